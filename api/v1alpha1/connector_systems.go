@@ -1,0 +1,177 @@
+package v1alpha1
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// HTTPSource listens for HTTP requests and makes a message of each. It takes JSON, any other content type, and CloudEvents in
+// structured, binary and batch mode, and answers 202 when the broker has the message on disk. The operator makes a Service of the
+// Connector's name, port 80, or 443 with tls.
+type HTTPSource struct {
+	// path that is accepted, exactly. Others get 404.
+	// +optional
+	// +kubebuilder:default="/"
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9/._~-]*$`
+	Path string `json:"path,omitempty"`
+	// maxBodySize above which a request gets 413, at most 8Mi. A batch counts as one body.
+	// +optional
+	// +kubebuilder:default="1Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) <= 0 && quantity(self).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi"
+	MaxBodySize *resource.Quantity `json:"maxBodySize,omitempty"`
+	// allowFrom limits who can reach the listener on the network (a NetworkPolicy's peers). Left out, every pod and address can.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	AllowFrom []networkingv1.NetworkPolicyPeer `json:"allowFrom,omitempty"`
+}
+
+// ScheduleSource makes a message by the clock. Several replicas make one message a tick.
+type ScheduleSource struct {
+	// cron expression of five fields (minute, hour, day of month, month, day of week), or @hourly, @daily, @weekly, @monthly,
+	// @every 90s.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Cron string `json:"cron"`
+	// timeZone by its IANA name, for example Europe/London.
+	// +optional
+	// +kubebuilder:default="Etc/UTC"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	TimeZone string `json:"timeZone,omitempty"`
+	// body of the message, in the source's format. Left out, a JSON message says `{"scheduled": <time of the tick>}`; every message
+	// carries the tick's time as its `time` all the same.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	Body string `json:"body,omitempty"`
+	// catchUp is how far back a starting pod makes up for ticks that fell while no pod ran, at most the Integration's
+	// deduplicationWindow (which keeps a tick from being made twice) and never before the Connector existed. Left out, it is 1m.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="catchUp must be at most 24h"
+	CatchUp *Duration `json:"catchUp,omitempty"`
+}
+
+// HTTPSink makes an HTTP request of each message. A 2xx answer means delivered.
+type HTTPSink struct {
+	// url of the system: scheme, host, and a path prefix. It takes no expressions: those go into request.path.
+	// +required
+	// +kubebuilder:validation:MinLength=8
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/{}@?# ]+(/[^{}?# ]*)?$')",message="url must be http:// or https://, a host and at most a path, without user:password@, query or {..}: expressions go into request.path"
+	URL string `json:"url"`
+	// request that is made of each message. A Route's destination may replace it.
+	// +optional
+	Request *HTTPRequest `json:"request,omitempty"`
+}
+
+// HTTPMethod of a request.
+// +kubebuilder:validation:Enum=POST;PUT;PATCH;DELETE
+type HTTPMethod string
+
+// HTTPRequest says how a message becomes a request.
+type HTTPRequest struct {
+	// method of the request.
+	// +optional
+	// +kubebuilder:default=POST
+	Method HTTPMethod `json:"method,omitempty"`
+	// path that is added to the url, with query if need be, for example `/cases/{data.id}?force=true`.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/') || self.startsWith('?')",message="path must begin with / or ?"
+	Path Template `json:"path,omitempty"`
+	// headers of the request, by name. Content-Type is the message's own unless it is named here; Idempotency-Key is the message id.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z0-9-]{1,128}$') && !(k.lowerAscii() in ['host', 'content-length', 'transfer-encoding', 'connection', 'upgrade', 'te', 'trailer', 'authorization', 'proxy-authorization', 'idempotency-key']))",message="header names are letters, digits and '-'; Host, Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Authorization, Proxy-Authorization and Idempotency-Key are set by the connector (credentials go into spec.auth)"
+	Headers map[string]Template `json:"headers,omitempty"`
+	// retryOn lists further answers that may pass (404 where the case is made later, say). By default 401, 403, 407, 408, 425, 429 and 5xx are
+	// tried again; every other answer but 2xx sends the message to the dead letters.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:Minimum=300
+	// +kubebuilder:validation:items:Maximum=599
+	RetryOn []int32 `json:"retryOn,omitempty"`
+	// rejectOn lists answers that by default are tried again and here mean that the message will never be accepted.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:Minimum=300
+	// +kubebuilder:validation:items:Maximum=599
+	RejectOn []int32 `json:"rejectOn,omitempty"`
+}
+
+// Encryption of a connection.
+// +kubebuilder:validation:Enum=Required;Disabled
+type Encryption string
+
+// The encryptions.
+const (
+	EncryptionRequired Encryption = "Required"
+	EncryptionDisabled Encryption = "Disabled"
+)
+
+// PostgresConnection says where the database is.
+type PostgresConnection struct {
+	// host of the server: a name or an address.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9.:_-]+$`
+	Host string `json:"host"`
+	// port of the server.
+	// +optional
+	// +kubebuilder:default=5432
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port *int32 `json:"port,omitempty"`
+	// database name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Database string `json:"database"`
+	// encryption is Required (the default; the server's certificate is checked against spec.tls.ca) or Disabled.
+	// +optional
+	// +kubebuilder:default=Required
+	Encryption Encryption `json:"encryption,omitempty"`
+}
+
+// PostgresSink writes each message to a table, exactly once: the message id is recorded in the table metip_received
+// in the same transaction, so that a message delivered again changes nothing.
+type PostgresSink struct {
+	// connection to the database.
+	// +required
+	Connection PostgresConnection `json:"connection"`
+	// write says which table a message goes to, and how. A Route's destination may replace it.
+	// +required
+	Write PostgresWrite `json:"write"`
+}
+
+// ColumnName is the name of a column.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+type ColumnName string
+
+// PostgresWrite inserts a row for each message, or updates the row of the same key.
+// +kubebuilder:validation:XValidation:rule="!has(self.columns) || self.keyColumns.all(k, k in self.columns)",message="every key column must be among columns"
+type PostgresWrite struct {
+	// table as schema.table, or table alone for the schema public.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=127
+	// +kubebuilder:validation:Pattern=`^[^."]+(\.[^."]+)?$`
+	Table string `json:"table"`
+	// keyColumns identify a row; the table needs a primary key or unique constraint over exactly these columns.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	KeyColumns []ColumnName `json:"keyColumns"`
+	// columns and the CEL expression of each one's value, for example `{id: data.arrestId, made: time}`. Left out, the columns are
+	// the members of the (JSON) body, under their own names.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=128
+	Columns map[string]Expression `json:"columns,omitempty"`
+}

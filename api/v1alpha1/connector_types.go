@@ -1,0 +1,213 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Connector is one system's endpoint on the bus: a source that takes messages in from the system, or a sink that
+// delivers messages to it. The operator runs it as pods of its own.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
+// +kubebuilder:resource:shortName=conn,categories=metip
+// +kubebuilder:printcolumn:name="Role",type=string,JSONPath=`.status.role`
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.status.type`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=`.status.endpoint`
+// +kubebuilder:printcolumn:name="Routes",type=integer,JSONPath=`.status.attachedRoutes`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Integration",type=string,priority=1,JSONPath=`.spec.integrationRef.name`
+// +kubebuilder:printcolumn:name="Replicas",type=integer,priority=1,JSONPath=`.status.replicas`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Connector's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects and host names"
+type Connector struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	// spec is what is wanted.
+	// +required
+	Spec ConnectorSpec `json:"spec"`
+	// status is what was found.
+	// +optional
+	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
+	Status ConnectorStatus `json:"status,omitempty"`
+}
+
+// ConnectorList is a list of Connectors.
+// +kubebuilder:object:root=true
+type ConnectorList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Connector `json:"items"`
+}
+
+// ConnectorSpec is what is wanted of a Connector: exactly one of source and sink.
+// +kubebuilder:validation:XValidation:rule="[has(self.source),has(self.sink)].filter(x, x).size() == 1",message="set exactly one of source and sink, for example `source: {http: {}}`"
+// +kubebuilder:validation:XValidation:rule="has(self.source) == has(oldSelf.source)",message="a Connector cannot change between source and sink: make another one"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http)) || has(self.auth)",message="a Connector that listens needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` to let everybody in"
+// +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.http)) || has(self.auth)",message="an HTTP sink needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
+// +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.postgres)) || (has(self.auth) && has(self.auth.basic))",message="PostgreSQL needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.schedule)) || (!has(self.auth) && !has(self.tls))",message="a schedule talks to no system: leave out auth and tls"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http) && has(self.tls)) || (has(self.tls.certificate) && !has(self.tls.serverName))",message="a listener with tls needs tls.certificate, and has no use for tls.serverName"
+type ConnectorSpec struct {
+	// integrationRef names the Integration of this namespace that the Connector belongs to; left out, it is the one called `default`.
+	// It cannot change.
+	// +optional
+	// +kubebuilder:default={name: default}
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Connector cannot move to another Integration: its messages would stay behind"
+	IntegrationRef LocalRef `json:"integrationRef,omitempty"`
+	// source takes messages in from the system.
+	// +optional
+	Source *Source `json:"source,omitempty"`
+	// sink delivers messages to the system.
+	// +optional
+	Sink *Sink `json:"sink,omitempty"`
+	// auth is how the Connector proves itself to the system or, where it listens, how callers must prove themselves.
+	// +optional
+	Auth *Auth `json:"auth,omitempty"`
+	// tls of the connection to the system or, where the Connector listens, of the listener.
+	// +optional
+	TLS *TLS `json:"tls,omitempty"`
+	// replicas of the connector pod, at most 64. Left out, an autoscaler may set it; without one it is 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=64
+	Replicas *int32 `json:"replicas,omitempty"`
+	// suspend stops the Connector: a source stops reading (a listener answers 503), and what a sink is owed waits on the bus.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+	// template of the connector pods.
+	// +optional
+	Template *PodTemplate `json:"template,omitempty"`
+}
+
+// Source is where messages come from: what they are called and look like, and exactly one system.
+// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.schedule)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+type Source struct {
+	// eventType of the messages, as CloudEvents calls it: what Routes select by, for example custody.arrest. Left out, it is the
+	// Connector's name. A type that the caller gives counts only when it equals this one or begins with it and a dot; another is refused.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`
+	EventType string `json:"eventType,omitempty"`
+	// format of the body: JSON (the default), XML, Text (UTF-8) or Binary. A body that is not in this format is refused at the door.
+	// +optional
+	// +kubebuilder:default=JSON
+	Format Format `json:"format,omitempty"`
+	// http listens for HTTP requests.
+	// +optional
+	HTTP *HTTPSource `json:"http,omitempty"`
+	// schedule makes messages by the clock.
+	// +optional
+	Schedule *ScheduleSource `json:"schedule,omitempty"`
+}
+
+// Format of a message's body.
+// +kubebuilder:validation:Enum=JSON;XML;Text;Binary
+type Format string
+
+// The formats.
+const (
+	FormatJSON   Format = "JSON"
+	FormatXML    Format = "XML"
+	FormatText   Format = "Text"
+	FormatBinary Format = "Binary"
+)
+
+// Sink is where messages go: exactly one system.
+// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.postgres)].filter(x, x).size() == 1",message="set exactly one system, for example `sink: {http: {url: https://api.example/cases}}`; kubectl explain connector.spec.sink lists them"
+type Sink struct {
+	// http makes an HTTP request of each message.
+	// +optional
+	HTTP *HTTPSink `json:"http,omitempty"`
+	// postgres writes each message to a table of a PostgreSQL database.
+	// +optional
+	Postgres *PostgresSink `json:"postgres,omitempty"`
+}
+
+// Auth is exactly one way to authenticate.
+// +kubebuilder:validation:XValidation:rule="[has(self.anonymous),has(self.basic),has(self.bearer),has(self.hmac)].filter(x, x).size() == 1",message="set exactly one of anonymous, basic, bearer and hmac, for example `auth: {bearer: {token: {name: my-secret, key: token}}}`"
+type Auth struct {
+	// anonymous means that nobody proves anything: open access to a listener, no credentials towards a system.
+	// +optional
+	Anonymous *AnonymousAuth `json:"anonymous,omitempty"`
+	// basic is a user name and a password.
+	// +optional
+	Basic *BasicAuth `json:"basic,omitempty"`
+	// bearer is a token in the Authorization header.
+	// +optional
+	Bearer *BearerAuth `json:"bearer,omitempty"`
+	// hmac is a signature over the body, as webhooks of many products carry it.
+	// +optional
+	HMAC *HMACAuth `json:"hmac,omitempty"`
+}
+
+// AnonymousAuth has no fields.
+type AnonymousAuth struct{}
+
+// BasicAuth is a user name and a password.
+type BasicAuth struct {
+	// secret of type kubernetes.io/basic-auth, with the keys username and password.
+	// +required
+	Secret SecretName `json:"secret"`
+}
+
+// BearerAuth is a token.
+type BearerAuth struct {
+	// token is the Secret key that holds it. For a listener it may hold several tokens, one a line, so that a token can be
+	// replaced without a gap.
+	// +required
+	Token SecretKey `json:"token"`
+}
+
+// HMACAuth is a signature: a header that holds `sha256=` and the HMAC-SHA-256 of the body in hexadecimal.
+type HMACAuth struct {
+	// key is the Secret key that holds the shared secret. For a listener it may hold several, one a line.
+	// +required
+	Key SecretKey `json:"key"`
+	// header that carries the signature.
+	// +optional
+	// +kubebuilder:default=X-Signature-256
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
+	Header string `json:"header,omitempty"`
+}
+
+// ConnectorStatus is what was found.
+type ConnectorStatus struct {
+	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Accepted, ResolvedRefs, Programmed, Deployed, Connected, Suspended and Ready; Reconciling and Stalled while true.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// role is Source or Sink.
+	// +optional
+	Role string `json:"role,omitempty"`
+	// type of the system, as its member is called: http, postgres.
+	// +optional
+	Type string `json:"type,omitempty"`
+	// endpoint that the Connector talks to or listens on, without credentials.
+	// +optional
+	Endpoint string `json:"endpoint,omitempty"`
+	// attachedRoutes is the number of Routes that name this Connector.
+	// +optional
+	AttachedRoutes *int32 `json:"attachedRoutes,omitempty"`
+	// replicas that run.
+	// +optional
+	Replicas int32 `json:"replicas,omitempty"`
+	// selector of the pods, for autoscalers.
+	// +optional
+	Selector string `json:"selector,omitempty"`
+	// configHash of the configuration that the pods should run.
+	// +optional
+	ConfigHash string `json:"configHash,omitempty"`
+	// credentialExpiry is when the broker credential of the pods expires; it is renewed well before.
+	// +optional
+	CredentialExpiry *metav1.Time `json:"credentialExpiry,omitempty"`
+}

@@ -1,0 +1,132 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Integration is a team's area of the bus: who answers for it, where its messages are stored and for how long, and
+// what its Routes inherit. Connectors and Routes that name no other belong to the Integration called `default`.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=intg,categories=metip
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Owner",type=string,JSONPath=`.spec.owner.team`
+// +kubebuilder:printcolumn:name="Connectors",type=string,JSONPath=`.status.connectors`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Broker",type=string,priority=1,JSONPath=`.status.broker`
+// +kubebuilder:printcolumn:name="Retention",type=string,priority=1,JSONPath=`.spec.retention.period`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="an Integration's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects"
+type Integration struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	// spec is what is wanted.
+	// +optional
+	// +kubebuilder:default={}
+	Spec IntegrationSpec `json:"spec,omitempty"`
+	// status is what was found.
+	// +optional
+	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
+	Status IntegrationStatus `json:"status,omitempty"`
+}
+
+// IntegrationList is a list of Integrations.
+// +kubebuilder:object:root=true
+type IntegrationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Integration `json:"items"`
+}
+
+// IntegrationSpec is what is wanted of an Integration.
+// +kubebuilder:validation:XValidation:rule="has(self.brokerRef) == has(oldSelf.brokerRef) && (!has(self.brokerRef) || self.brokerRef == oldSelf.brokerRef)",message="an Integration cannot move to another Broker: its messages would stay behind"
+type IntegrationSpec struct {
+	// brokerRef names the Broker. Left out, it is the Broker called `default` of this namespace or, where there is none, of the
+	// operator's namespace. The Broker's allowedNamespaces must let this namespace in. It cannot change.
+	// +optional
+	BrokerRef *NamespacedRef `json:"brokerRef,omitempty"`
+	// owner answers for this Integration.
+	// +optional
+	Owner *Owner `json:"owner,omitempty"`
+	// marking is the protective marking that every message of this Integration carries as its CloudEvents extension `marking`,
+	// for example OFFICIAL-SENSITIVE.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9 ._:/-]*[A-Za-z0-9])?$`
+	Marking string `json:"marking,omitempty"`
+	// retention of messages.
+	// +optional
+	Retention *Retention `json:"retention,omitempty"`
+	// deduplicationWindow for which the bus remembers message ids, from 1m to 24h: a source that sends a message again within it
+	// is acknowledged and nothing is stored twice. The broker holds the ids of the window in memory.
+	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="deduplicationWindow must be between 1m and 24h"
+	DeduplicationWindow Duration `json:"deduplicationWindow,omitempty"`
+	// delivery that Routes inherit.
+	// +optional
+	Delivery *Delivery `json:"delivery,omitempty"`
+	// suspend stops every source of this Integration (listeners answer 503) and pauses every Route; messages wait.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+	// deletionPolicy of the stored messages when the Integration is deleted. Retain (the default) keeps them in the Broker, and an
+	// Integration of the same name takes them up again.
+	// +optional
+	// +kubebuilder:default=Retain
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// Owner is who to call.
+type Owner struct {
+	// team that owns the data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Team string `json:"team"`
+	// contact of the team in the night: a telephone number, an address, a rota.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Contact string `json:"contact,omitempty"`
+}
+
+// Retention of messages. What a Route still owes to a destination is kept however old it is.
+type Retention struct {
+	// period for which delivered messages stay on the bus, so that they can be replayed, at most 8760h. Left out, it is 24h.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="period must be at most 8760h"
+	Period *Duration `json:"period,omitempty"`
+	// size of the stored messages at which the bus pushes back: sources answer 503 or stop reading, nothing is
+	// discarded. At least 8Mi; left out, it is 1Gi.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) >= 0",message="size must be at least 8Mi"
+	Size *resource.Quantity `json:"size,omitempty"`
+	// deadLettersSize of the stored dead letters at which Routes wait instead of adding to them. At least 8Mi; left out, it is 128Mi.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi"
+	DeadLettersSize *resource.Quantity `json:"deadLettersSize,omitempty"`
+}
+
+// IntegrationStatus is what was found.
+type IntegrationStatus struct {
+	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Accepted, ResolvedRefs, Programmed, StorageHealthy, Suspended and Ready; Reconciling and Stalled while true.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// connectors that are ready, of those that name this Integration, as 3/4.
+	// +optional
+	Connectors string `json:"connectors,omitempty"`
+	// routes that are ready, of those in this Integration, as 3/4.
+	// +optional
+	Routes string `json:"routes,omitempty"`
+	// broker that holds the streams, as namespace/name.
+	// +optional
+	Broker string `json:"broker,omitempty"`
+}

@@ -1,0 +1,206 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Route is a flow: from source Connectors, through a filter and steps, to sink Connectors. Each destination has its own
+// place in the stream, so that a slow one never holds up another. All Connectors of a Route belong to one Integration.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=metip
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.status.from`
+// +kubebuilder:printcolumn:name="To",type=string,JSONPath=`.status.to`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,priority=1,JSONPath=`.spec.suspend`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Route's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of the durable consumer's name"
+type Route struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	// spec is what is wanted.
+	// +required
+	Spec RouteSpec `json:"spec"`
+	// status is what was found.
+	// +optional
+	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
+	Status RouteStatus `json:"status,omitempty"`
+}
+
+// RouteList is a list of Routes.
+// +kubebuilder:object:root=true
+type RouteList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Route `json:"items"`
+}
+
+// RouteStart is where a new Route begins to read.
+// +kubebuilder:validation:Enum=Creation;Earliest
+type RouteStart string
+
+// The starts.
+const (
+	RouteStartCreation RouteStart = "Creation"
+	RouteStartEarliest RouteStart = "Earliest"
+)
+
+// RouteSpec is what is wanted of a Route: from, filter, steps, to.
+// +kubebuilder:validation:XValidation:rule="self.to.all(t, self.from.all(f, f.connector != t.connector))",message="a Route cannot deliver to its own source: name another Connector in to"
+type RouteSpec struct {
+	// integrationRef names the Integration of this namespace whose messages the Route carries; left out, it is the one called
+	// `default`. It cannot change.
+	// +optional
+	// +kubebuilder:default={name: default}
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Route cannot move to another Integration: what it still owes would stay behind"
+	IntegrationRef LocalRef `json:"integrationRef,omitempty"`
+	// from names the source Connectors whose messages are read.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	From []RouteFrom `json:"from"`
+	// start is where a new Route begins to read: at its Creation (the default), or at the Earliest message that the bus still holds.
+	// It cannot change.
+	// +optional
+	// +kubebuilder:default=Creation
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="start cannot change: make another Route that starts where you want it"
+	Start RouteStart `json:"start,omitempty"`
+	// filter is a CEL expression that yields a boolean; messages for which it is false are not delivered.
+	// +optional
+	Filter Expression `json:"filter,omitempty"`
+	// steps run in order on each message that passes the filter.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Steps []Step `json:"steps,omitempty"`
+	// to names the destinations; each gets every message that passes, independently of the others.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	To []Destination `json:"to"`
+	// delivery that the destinations inherit.
+	// +optional
+	Delivery *Delivery `json:"delivery,omitempty"`
+	// suspend stops delivery; messages wait on the bus.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// RouteFrom is a source Connector, and which of its messages.
+type RouteFrom struct {
+	// connector of this namespace with a source.
+	// +required
+	Connector ObjectName `json:"connector"`
+	// types of event that are read, with `*` for one part and a last `>` for the rest, for example `custody.arrest.>`. Left out,
+	// all types are.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:items:Pattern=`^([A-Za-z0-9_-]+|\*)(\.([A-Za-z0-9_-]+|\*))*(\.>)?$`
+	Types []string `json:"types,omitempty"`
+}
+
+// Destination is a sink Connector, and what this destination alone wants.
+type Destination struct {
+	// name of the destination within the Route. It names the durable consumer, so that the Connector can be exchanged without
+	// losing the place.
+	// +required
+	Name ObjectName `json:"name"`
+	// connector of this namespace with a sink.
+	// +required
+	Connector ObjectName `json:"connector"`
+	// filter for this destination alone, on the message as the Route's steps left it.
+	// +optional
+	Filter Expression `json:"filter,omitempty"`
+	// steps for this destination alone, after the Route's.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Steps []Step `json:"steps,omitempty"`
+	// operation replaces the one of the Connector, so that one Connector can serve many tables or paths.
+	// +optional
+	Operation *Operation `json:"operation,omitempty"`
+	// delivery for this destination alone.
+	// +optional
+	Delivery *Delivery `json:"delivery,omitempty"`
+}
+
+// Operation is exactly one, of the same system as the destination's Connector.
+// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.postgres)].filter(x, x).size() == 1",message="set exactly one system's operation, for example `operation: {http: {path: '/cases/{data.id}'}}`"
+type Operation struct {
+	// http is the request that is made of each message.
+	// +optional
+	HTTP *HTTPRequest `json:"http,omitempty"`
+	// postgres is the table that each message is written to.
+	// +optional
+	Postgres *PostgresWrite `json:"postgres,omitempty"`
+}
+
+// Step is exactly one mediation.
+// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform)].filter(x, x).size() == 1",message="set exactly one of filter and transform, for example `- transform: {jq: '{id: .arrestId}'}`"
+type Step struct {
+	// name of the step, for errors and traces; left out, it is the step's number.
+	// +optional
+	Name ObjectName `json:"name,omitempty"`
+	// filter is a CEL expression that yields a boolean; messages for which it is false are not delivered.
+	// +optional
+	Filter Expression `json:"filter,omitempty"`
+	// transform makes a new body.
+	// +optional
+	Transform *Transform `json:"transform,omitempty"`
+}
+
+// Transform makes a new body of the message's body.
+type Transform struct {
+	// jq program (https://jqlang.org/manual) that is given the JSON body and whose one result is the new body. `$message` holds id,
+	// type, source, subject, time and headers. A program without result filters the message out; more than one result is an error.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16384
+	JQ string `json:"jq"`
+}
+
+// RouteStatus is what was found.
+type RouteStatus struct {
+	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Accepted, ResolvedRefs, Programmed, Connected, Suspended and Ready; Reconciling and Stalled while true.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// from names the source Connectors, for the printer.
+	// +optional
+	From string `json:"from,omitempty"`
+	// to names the destination Connectors, for the printer.
+	// +optional
+	To string `json:"to,omitempty"`
+	// destinations, each with its own conditions.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Destinations []DestinationStatus `json:"destinations,omitempty"`
+}
+
+// DestinationStatus is one destination.
+type DestinationStatus struct {
+	// name of the destination.
+	// +required
+	Name ObjectName `json:"name"`
+	// conditions of the destination: Programmed (it has its durable consumer) and Connected (the pods deliver).
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

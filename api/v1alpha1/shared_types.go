@@ -1,0 +1,203 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ObjectName names an object of this namespace.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=52
+// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+type ObjectName string
+
+// Namespace names a namespace.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+type Namespace string
+
+// Expression is a CEL expression (https://cel.dev). Variables: `data` (the decoded body; text and binary bodies are a
+// string and bytes), `type`, `id`, `source`, `subject` (strings), `time` (timestamp) and `headers` (map of strings, lower-case
+// names). It is compiled when the manifest is applied: one that does not compile is refused with the position of the error.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=4096
+type Expression string
+
+// Template is text in which each `{...}` holds a CEL expression whose value is inserted, for example
+// `/cases/{data.id}`. Write `{{` for a plain brace. Where the text is part of a URL, inserted values are percent-encoded.
+// +kubebuilder:validation:MaxLength=2048
+type Template string
+
+// Duration is a span of time as Kubernetes writes it: 500ms, 30s, 5m, 168h, 1h30m.
+// +kubebuilder:validation:MaxLength=20
+// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+type Duration string
+
+// LocalRef refers to an object of the same namespace by its name.
+type LocalRef struct {
+	// name of the object.
+	// +required
+	Name ObjectName `json:"name"`
+}
+
+// NamespacedRef refers to an object, in this namespace unless `namespace` says otherwise. A reference into another
+// namespace works only when the owner of the target allows it.
+type NamespacedRef struct {
+	// name of the object.
+	// +required
+	Name ObjectName `json:"name"`
+	// namespace of the object; left out, it is this object's own.
+	// +optional
+	Namespace *Namespace `json:"namespace,omitempty"`
+}
+
+// SecretKey names one key of a Secret in this namespace. The connector pod mounts that key alone and follows its
+// changes; the operator never reads it.
+type SecretKey struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// key within the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key"`
+}
+
+// SecretName names a Secret of this namespace whose type fixes its keys.
+type SecretName struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// ConfigMapKey names one key of a ConfigMap in this namespace.
+type ConfigMapKey struct {
+	// name of the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// key within the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key"`
+}
+
+// TLS says how a connection, or a listener, is secured.
+type TLS struct {
+	// ca is a PEM bundle that the peer's certificate must chain to. Where the Connector calls a system, leaving it out
+	// means the certificate authorities that the connector image carries; where it listens, setting it means that callers must show a
+	// certificate of their own (mutual TLS).
+	// +optional
+	CA *CASource `json:"ca,omitempty"`
+	// certificate is a Secret of type kubernetes.io/tls (keys tls.crt and tls.key): what the Connector shows to the
+	// system that asks for a certificate or, where it listens, to its callers.
+	// +optional
+	Certificate *SecretName `json:"certificate,omitempty"`
+	// serverName that the peer's certificate must carry, when it is not the host of the address.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServerName string `json:"serverName,omitempty"`
+}
+
+// CASource is exactly one place that holds a PEM bundle.
+// +kubebuilder:validation:XValidation:rule="[has(self.secret),has(self.configMap)].filter(x, x).size() == 1",message="set exactly one of secret and configMap, for example `ca: {configMap: {name: trust, key: ca.crt}}`"
+type CASource struct {
+	// secret key that holds the bundle.
+	// +optional
+	Secret *SecretKey `json:"secret,omitempty"`
+	// configMap key that holds the bundle, as trust-manager writes it.
+	// +optional
+	ConfigMap *ConfigMapKey `json:"configMap,omitempty"`
+}
+
+// Retry says how often and how patiently a delivery is tried again.
+type Retry struct {
+	// attempts before the message goes to the dead letters; 0 means for ever. Inherited; at last 10.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	Attempts *int32 `json:"attempts,omitempty"`
+	// backoff before the second attempt, from 10ms to 1h; it doubles with each attempt, with jitter, up to maxBackoff.
+	// Inherited; at last 1s.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="backoff must be between 10ms and 1h"
+	Backoff *Duration `json:"backoff,omitempty"`
+	// maxBackoff is the longest pause between two attempts, from 10ms to 24h. Inherited; at last 5m.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="maxBackoff must be between 10ms and 24h"
+	MaxBackoff *Duration `json:"maxBackoff,omitempty"`
+}
+
+// Delivery says what a destination is promised. A field that is left out is inherited, each on its own: from the
+// destination, then the Route, then the Integration, then the value documented at the field.
+// (Hence no OpenAPI defaults here: they would end the inheritance.)
+// +kubebuilder:validation:XValidation:rule="!has(self.retry) || !has(self.retry.backoff) || !has(self.retry.maxBackoff) || duration(self.retry.backoff) <= duration(self.retry.maxBackoff)",message="retry.backoff must not exceed retry.maxBackoff"
+type Delivery struct {
+	// timeout of one attempt, from 100ms to 15m. Inherited; at last 30s.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="timeout must be between 100ms and 15m"
+	Timeout *Duration `json:"timeout,omitempty"`
+	// retry policy for errors that may pass: the system is down, busy, or refuses our credentials. A message that the system
+	// will never accept goes to the dead letters at once.
+	// +optional
+	Retry *Retry `json:"retry,omitempty"`
+}
+
+// PodTemplate is the part of a pod that may be chosen; everything else (service account, security context,
+// volumes, ports) is the operator's.
+// +kubebuilder:validation:XValidation:rule="!has(self.labels) || self.labels.all(k, !k.startsWith('bus.metip.dev/') && !k.startsWith('app.kubernetes.io/'))",message="labels under bus.metip.dev/ and app.kubernetes.io/ are the operator's: choose another prefix"
+// +kubebuilder:validation:XValidation:rule="!has(self.annotations) || self.annotations.all(k, !k.startsWith('bus.metip.dev/') && !k.startsWith('app.kubernetes.io/'))",message="annotations under bus.metip.dev/ and app.kubernetes.io/ are the operator's: choose another prefix"
+type PodTemplate struct {
+	// labels added to the pods.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	Labels map[string]string `json:"labels,omitempty"`
+	// annotations added to the pods. Only those that the operator's --allowed-pod-annotations flag lists are accepted,
+	// since an annotation can attach networks or side-cars.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// resources of the pod's container.
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// nodeSelector limits the nodes that the pods may run on.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// tolerations of the pods.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+	// topologySpreadConstraints of the pods. Left out, pods of one object spread over nodes where they can.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+	// priorityClassName of the pods.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+	// imagePullSecrets of the pods.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=name
+	ImagePullSecrets []SecretName `json:"imagePullSecrets,omitempty"`
+	// hostAliases adds lines to the pods' /etc/hosts, for systems that no name server knows.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=ip
+	HostAliases []corev1.HostAlias `json:"hostAliases,omitempty"`
+}

@@ -1,0 +1,34 @@
+package contract
+
+// Where the operator mounts what a connector pod reads, and what the pod listens on.
+const (
+	// ConfigFile holds the Config.
+	ConfigFile = "/etc/metip/config/config.json"
+	// BrokerCredsFile holds the pod's broker user (NATS .creds format: JWT and seed).
+	BrokerCredsFile = "/etc/metip/broker/user.creds"
+	// SystemDir holds the user's own Secrets, one file for each use, see the File constants. Every file is optional, so that the
+	// pod itself can say what is missing.
+	SystemDir = "/etc/metip/system"
+
+	FileUsername = "username"
+	FilePassword = "password"
+	FileToken    = "token"
+	FileHMACKey  = "hmac-key"
+	FileCA       = "ca.crt"
+	FileTLSCert  = "tls.crt"
+	FileTLSKey   = "tls.key"
+
+	// PortListener is where a connector that listens is reached.
+	PortListener = 8080
+	// PortHealth serves /healthz, /readyz and /metrics.
+	PortHealth = 9090
+
+	// EnvPodName holds the pod's own name (downward API).
+	EnvPodName = "POD_NAME"
+
+	// PodAnnotationRefresh is changed by the operator to make the kubelet re-read the mounted Secrets at once.
+	PodAnnotationRefresh = "bus.metip.dev/refreshed-at"
+
+	// CredentialsSecret is the one Secret of a namespace that the operator keeps; each Connector's user is the key <connector>.creds.
+	CredentialsSecret = "metip-credentials"
+)

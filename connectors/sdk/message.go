@@ -1,0 +1,46 @@
+package sdk
+
+import "time"
+
+// Message is a CloudEvent on its way over the bus. The engine owns it; a system reads it and keeps no reference after the
+// call that gave it has returned.
+type Message struct {
+	// ID is what the source system calls the message. The engine prefixes it with the connector's UID and Endpoint for
+	// de-duplication, so it must be stable across repeats, and unique within the endpoint only.
+	ID string
+	// Endpoint, table or path within the system that ID is unique in; it may be empty.
+	Endpoint string
+	// Type of the event. A source leaves it empty for the connector's own.
+	Type string
+	// Source is the URI of the producer: the connector's own unless the system says otherwise.
+	Source string
+	// Subject of the event within its source; optional.
+	Subject string
+	// Time of the event; a source leaves it zero for now.
+	Time time.Time
+	// ContentType of Data.
+	ContentType string
+	// PartitionKey keeps messages of one key in one slot; empty means ID.
+	PartitionKey string
+	// Headers are CloudEvents extensions (lower case, without prefix) and the trace context.
+	Headers map[string]string
+	// Format of Data: JSON, XML, Text or Binary. The engine sets it; a system leaves it empty.
+	Format string
+	// Data is the body, byte for byte. Use SetData once Body has been called.
+	Data []byte
+
+	body    any
+	bodyErr error
+	decoded bool
+}
+
+// Delivery is a message for a sink, with what the engine knows of it.
+type Delivery struct {
+	*Message
+	// MessageID is the id that is unique on the bus and the same for every attempt and every replay: idempotence keys derive from it.
+	MessageID string
+	// Durable is the name of the destination's durable consumer: ids are unique within it.
+	Durable string
+	// Attempt counts from 1.
+	Attempt int
+}

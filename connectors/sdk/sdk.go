@@ -1,0 +1,86 @@
+package sdk
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+
+	"github.com/metip/metip/connectors/contract"
+)
+
+// System is one line of the catalogue: a system that connectors can join. At least one of Source and Sink is set.
+type System struct {
+	// Name is the member's name in the API: http, postgres.
+	Name string
+	// Source makes a source from the options; an error means that the configuration can never work.
+	Source func(Runtime, json.RawMessage) (Source, error)
+	// Sink makes a sink from the options.
+	Sink func(Runtime, json.RawMessage) (Sink, error)
+}
+
+// Runtime is what the engine gives to a system.
+type Runtime struct {
+	Config  *contract.Config
+	Log     *slog.Logger
+	Secrets Secrets
+	// Dial connects to the system. It refuses link-local and metadata addresses, whatever a name resolves to.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Listen opens the pod's listener (contract.PortListener).
+	Listen func(ctx context.Context) (net.Listener, error)
+}
+
+// Secrets are the mounted files of contract.SystemDir, watched. A file that vanishes keeps its last good value.
+type Secrets interface {
+	// Get the value of a file, without a trailing line end. An error is an *UnavailableError with reason CredentialsMissing that names
+	// the user's Secret and key.
+	Get(file string) ([]byte, error)
+	// Version grows with every change.
+	Version() uint64
+	// Changed is closed at the next change.
+	Changed() <-chan struct{}
+}
+
+// Source takes messages in from a system.
+type Source interface {
+	// Run reads from the system until the context ends, and then returns once what it has taken in is settled (drain).
+	// It calls Publisher for each message, and acknowledges to the system only after Publish has returned nil.
+	// It reports the state of its connection through Reporter. An error ends the pod's process.
+	Run(ctx context.Context, bus Publisher, state Reporter) error
+}
+
+// Publisher puts messages on the bus. It is safe for concurrent use.
+type Publisher interface {
+	// Publish returns when the broker has confirmed all messages as stored (or as already stored before). On an error, none or
+	// some are stored, and repeating the call with the same ids stores none twice. errors.Is tells ErrFull, ErrInvalid and ErrSuspended apart;
+	// every other error is the broker's being away.
+	Publish(ctx context.Context, messages ...*Message) error
+	// Ready says, at no cost, whether publishing can be expected to work: nil, ErrFull, ErrSuspended, or that the broker is away.
+	Ready() error
+}
+
+// Reporter takes the state of the connection to the system: nil while it works, an error (see Unavailable) while not.
+type Reporter interface {
+	System(err error)
+}
+
+// Sink delivers messages to a system.
+type Sink interface {
+	// Operation compiles an operation of a Route (nil: the Connector's own), once, before messages arrive. An error means that the
+	// configuration can never work.
+	Operation(raw json.RawMessage) (Operation, error)
+	// Check tells whether the system can be reached and accepts our credentials, as far as that can be known without writing to it: an
+	// *UnavailableError if not. The engine calls it at the start, while nothing flows, and after failures.
+	Check(ctx context.Context) error
+	// Close releases connections.
+	Close() error
+}
+
+// Operation writes the messages of one destination.
+type Operation interface {
+	// Write delivers a batch, in any order unless documented otherwise, and answers each message by position: nil when the system has
+	// confirmed it. It returns when ctx ends at the latest, and is called concurrently.
+	Write(ctx context.Context, batch []*Delivery) []error
+	// MaxBatch is the largest batch that Write takes, at least 1.
+	MaxBatch() int
+}
