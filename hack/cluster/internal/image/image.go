@@ -1,0 +1,155 @@
+// Package image makes container images of static binaries without a container engine: one layer, no shell, files
+// owned by root, an unprivileged user. The same input gives the same digest.
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// User is whom the image's processes run as unless the pod says otherwise; any other user id works as well.
+const User = "65532"
+
+const passwd = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"
+
+const group = "root:x:0:\nnonroot:x:65532:\n"
+
+// Spec says what goes into an image.
+type Spec struct {
+	Name       string            // with a tag, e.g. localhost/metip:dev
+	Entrypoint string            // path of the binary in the image
+	Arch       string            // Go's name of the architecture
+	Binaries   map[string]string // path in the image -> file
+}
+
+// Build makes the image.
+func Build(s Spec) (v1.Image, error) {
+	if _, ok := s.Binaries[s.Entrypoint]; !ok {
+		return nil, fmt.Errorf("image %s: the entry point %s is none of its binaries", s.Name, s.Entrypoint)
+	}
+	content, err := layerTar(s.Binaries)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", s.Name, err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}, tarball.WithCompressionLevel(1), tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, MediaType: types.OCILayer})
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", s.Arch
+	config.Config = v1.Config{
+		User:       User + ":" + User,
+		Entrypoint: []string{s.Entrypoint},
+		WorkingDir: "/",
+		Env:        []string{"PATH=/"},
+	}
+	return mutate.ConfigFile(img, config)
+}
+
+// layerTar is the one layer: fixed order, times and owners.
+func layerTar(binaries map[string]string) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	folders := map[string]bool{"/": true}
+	folder := func(dir string) error {
+		var missing []string
+		for ; !folders[dir]; dir = path.Dir(dir) {
+			missing = append(missing, dir)
+			folders[dir] = true
+		}
+		for _, d := range slices.Backward(missing) {
+			if err := w.WriteHeader(header(tar.TypeDir, d, 0o755, 0)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	file := func(name string, mode int64, content []byte) error {
+		if err := folder(path.Dir(name)); err != nil {
+			return err
+		}
+		if err := w.WriteHeader(header(tar.TypeReg, name, mode, int64(len(content)))); err != nil {
+			return err
+		}
+		_, err := w.Write(content)
+		return err
+	}
+	if err := file("/etc/group", 0o444, []byte(group)); err != nil {
+		return nil, err
+	}
+	if err := file("/etc/passwd", 0o444, []byte(passwd)); err != nil {
+		return nil, err
+	}
+	var names []string
+	for n := range binaries {
+		if !path.IsAbs(n) || path.Clean(n) != n {
+			return nil, fmt.Errorf("%q is no absolute path in the image; write for example /manager", n)
+		}
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		content, err := os.ReadFile(binaries[n])
+		if err != nil {
+			return nil, err
+		}
+		if err := file(n, 0o555, content); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), w.Close()
+}
+
+func header(kind byte, name string, mode, size int64) *tar.Header {
+	name = strings.TrimPrefix(name, "/")
+	if kind == tar.TypeDir {
+		name += "/"
+	}
+	return &tar.Header{Typeflag: kind, Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+}
+
+// Write writes the image as a tar file that containerd, kind, podman and Docker all load, and returns its digest.
+func Write(s Spec, out string) (string, error) {
+	tag, err := name.NewTag(s.Name, name.StrictValidation, name.WithDefaultRegistry(""))
+	if err != nil {
+		return "", fmt.Errorf("image name: %w; write for example localhost/metip:dev", err)
+	}
+	img, err := Build(s)
+	if err != nil {
+		return "", err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return "", err
+	}
+	if err := writeArchive(img, tag, out); err != nil {
+		os.Remove(out + ".part") //nolint:errcheck // it may not have come that far
+		return "", fmt.Errorf("image %s: %w", s.Name, err)
+	}
+	return digest.String(), nil
+}
