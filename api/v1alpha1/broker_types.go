@@ -21,14 +21,14 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="a Broker's name is at most 40 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of host names"
 type Broker struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
 	Spec BrokerSpec `json:"spec"`
 	// status is what was found.
 	// +optional
 	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
-	Status BrokerStatus `json:"status,omitempty"`
+	Status BrokerStatus `json:"status,omitempty,omitzero"`
 }
 
 // BrokerList is a list of Brokers.
@@ -128,8 +128,8 @@ type ManagedBroker struct {
 }
 
 // BrokerStorage is a server's volume.
-// +kubebuilder:validation:XValidation:rule="quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",message="a volume cannot shrink"
-// +kubebuilder:validation:XValidation:rule="quantity(self.size).compareTo(quantity('256Mi')) >= 0",message="size must be at least 256Mi"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume cannot shrink"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity('256Mi')) >= 0",message="size must be at least 256Mi"
 // +kubebuilder:validation:XValidation:rule="has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)",message="the StorageClass of existing volumes cannot change: make a second Broker and move Integrations to it"
 type BrokerStorage struct {
 	// size of each server's volume, at least 256Mi. It can only grow.

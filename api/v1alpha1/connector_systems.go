@@ -18,7 +18,7 @@ type HTTPSource struct {
 	// maxBodySize above which a request gets 413, at most 8Mi. A batch counts as one body.
 	// +optional
 	// +kubebuilder:default="1Mi"
-	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) <= 0 && quantity(self).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi"
 	MaxBodySize *resource.Quantity `json:"maxBodySize,omitempty"`
 	// allowFrom limits who can reach the listener on the network (a NetworkPolicy's peers). Left out, every pod and address can.
 	// +optional

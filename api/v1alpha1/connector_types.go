@@ -23,14 +23,14 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Connector's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects and host names"
 type Connector struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
 	Spec ConnectorSpec `json:"spec"`
 	// status is what was found.
 	// +optional
 	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
-	Status ConnectorStatus `json:"status,omitempty"`
+	Status ConnectorStatus `json:"status,omitempty,omitzero"`
 }
 
 // ConnectorList is a list of Connectors.
@@ -55,7 +55,7 @@ type ConnectorSpec struct {
 	// +optional
 	// +kubebuilder:default={name: default}
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Connector cannot move to another Integration: its messages would stay behind"
-	IntegrationRef LocalRef `json:"integrationRef,omitempty"`
+	IntegrationRef LocalRef `json:"integrationRef,omitempty,omitzero"`
 	// source takes messages in from the system.
 	// +optional
 	Source *Source `json:"source,omitempty"`
@@ -200,7 +200,7 @@ type ConnectorStatus struct {
 	AttachedRoutes *int32 `json:"attachedRoutes,omitempty"`
 	// replicas that run.
 	// +optional
-	Replicas int32 `json:"replicas,omitempty"`
+	Replicas int32 `json:"replicas"`
 	// selector of the pods, for autoscalers.
 	// +optional
 	Selector string `json:"selector,omitempty"`

@@ -21,15 +21,15 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="an Integration's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects"
 type Integration struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +optional
 	// +kubebuilder:default={}
-	Spec IntegrationSpec `json:"spec,omitempty"`
+	Spec IntegrationSpec `json:"spec,omitempty,omitzero"`
 	// status is what was found.
 	// +optional
 	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
-	Status IntegrationStatus `json:"status,omitempty"`
+	Status IntegrationStatus `json:"status,omitempty,omitzero"`
 }
 
 // IntegrationList is a list of Integrations.
@@ -101,11 +101,11 @@ type Retention struct {
 	// size of the stored messages at which the bus pushes back: sources answer 503 or stop reading, nothing is
 	// discarded. At least 8Mi; left out, it is 1Gi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) >= 0",message="size must be at least 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="size must be at least 8Mi"
 	Size *resource.Quantity `json:"size,omitempty"`
 	// deadLettersSize of the stored dead letters at which Routes wait instead of adding to them. At least 8Mi; left out, it is 128Mi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi"
 	DeadLettersSize *resource.Quantity `json:"deadLettersSize,omitempty"`
 }
 

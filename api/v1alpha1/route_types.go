@@ -19,14 +19,14 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Route's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of the durable consumer's name"
 type Route struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
 	Spec RouteSpec `json:"spec"`
 	// status is what was found.
 	// +optional
 	// +default={"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}
-	Status RouteStatus `json:"status,omitempty"`
+	Status RouteStatus `json:"status,omitempty,omitzero"`
 }
 
 // RouteList is a list of Routes.
@@ -55,7 +55,7 @@ type RouteSpec struct {
 	// +optional
 	// +kubebuilder:default={name: default}
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Route cannot move to another Integration: what it still owes would stay behind"
-	IntegrationRef LocalRef `json:"integrationRef,omitempty"`
+	IntegrationRef LocalRef `json:"integrationRef,omitempty,omitzero"`
 	// from names the source Connectors whose messages are read.
 	// +required
 	// +listType=atomic
