@@ -201,7 +201,7 @@ func NetworkLeftovers(ctx context.Context) []string {
 // CheckPorts refuses when one of the cluster's ports is taken. The bridge must be there.
 func CheckPorts() error {
 	listen := map[string][]int{
-		"127.0.0.1": {layout.EtcdPort, layout.EtcdPeerPort, layout.KubeletHealthPort, layout.ProxyMetricsPort, layout.ProxyHealthPort, layout.ControllersPort, layout.SchedulerPort},
+		"127.0.0.1":   {layout.EtcdPort, layout.EtcdPeerPort, layout.KubeletHealthPort, layout.ProxyMetricsPort, layout.ProxyHealthPort, layout.ControllersPort, layout.SchedulerPort},
 		layout.NodeIP: {layout.APIPort, layout.KubeletPort, layout.DNSPort},
 	}
 	for ip, ports := range listen {

@@ -104,9 +104,18 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("%s %s: %w", method, path, ErrNotFound)
 	case resp.StatusCode >= 300:
-		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(content))
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, message(content))
 	}
 	return content, nil
+}
+
+// message is what the API server says in its Status object, or the body where it sent something else.
+func message(body []byte) string {
+	var status struct{ Message string }
+	if json.Unmarshal(body, &status) == nil && status.Message != "" {
+		return status.Message
+	}
+	return string(bytes.TrimSpace(body))
 }
 
 // resources are the plural names of the kinds that the cluster's own manifests use.

@@ -91,7 +91,7 @@ func (n *Node) prepare(ctx context.Context, health error) error {
 
 // keepLogs moves the logs of a failed start out of the state folder, which goes.
 func (n *Node) keepLogs() {
-	os.RemoveAll(n.Layout.FailedLogs())                    //nolint:errcheck // the rename says
+	os.RemoveAll(n.Layout.FailedLogs())                   //nolint:errcheck // the rename says
 	os.Rename(n.Layout.In("logs"), n.Layout.FailedLogs()) //nolint:errcheck // a start that failed early has none
 }
 
@@ -322,12 +322,12 @@ func (n *Node) importImages(ctx context.Context, tars []string) error {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("%w; `make images` makes MetIP's images", err)
 		}
-		out, err := process.Command(ctx, n.Layout.Binary("ctr"), "--address", n.Layout.ContainerdSocket(), "--namespace", "k8s.io", "images", "import", path)
+		_, err = process.Command(ctx, n.Layout.Binary("ctr"), "--address", n.Layout.ContainerdSocket(), "--namespace", "k8s.io", "images", "import", path)
 		if err != nil {
 			return err
 		}
 		if path != n.Layout.PauseTar() {
-			n.Report("%s", out)
+			n.Report("loaded %s", tar)
 		}
 	}
 	return nil

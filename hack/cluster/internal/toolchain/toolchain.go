@@ -72,7 +72,7 @@ func Build(ctx context.Context, l layout.Layout, report func(format string, args
 			args = append(args, "-tags", t.tags)
 		}
 		report("  %s", strings.Join(t.packages, " "))
-		if _, err := goCommand(ctx, l, append(args, t.packages...)...); err != nil {
+		if _, err := Go(ctx, l, append(args, t.packages...)...); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func stamp(version string) string {
 }
 
 func kubernetesVersion(ctx context.Context, l layout.Layout) (string, error) {
-	out, err := goCommand(ctx, l, "list", "-m", "-f", "{{.Version}}", kubernetesModule)
+	out, err := Go(ctx, l, "list", "-m", "-f", "{{.Version}}", kubernetesModule)
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +138,7 @@ func link(to, path string) error {
 // fingerprint is a hash of everything that the binaries are made from.
 func fingerprint(ctx context.Context, l layout.Layout) (string, error) {
 	h := sha256.New()
-	toolchain, err := goCommand(ctx, l, "version")
+	toolchain, err := Go(ctx, l, "version")
 	if err != nil {
 		return "", err
 	}
@@ -173,8 +173,8 @@ func fingerprint(ctx context.Context, l layout.Layout) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)) + "\n", nil
 }
 
-// goCommand runs the Go tool in this module, without cgo and without a workspace's say.
-func goCommand(ctx context.Context, l layout.Layout, args ...string) (string, error) {
+// Go runs the Go tool in this module, without cgo and without a workspace's say.
+func Go(ctx context.Context, l layout.Layout, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = l.Module()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH, "GOWORK=off", "GOFLAGS=-mod=readonly")
