@@ -2,18 +2,15 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/metip/metip/hack/cluster/internal/host"
 	"github.com/metip/metip/hack/cluster/internal/kube"
-	"github.com/metip/metip/hack/cluster/internal/layout"
 	"github.com/metip/metip/hack/cluster/internal/process"
 )
 
@@ -51,7 +48,6 @@ func (n *Node) clean(ctx context.Context) error {
 	step(process.Stop(ctx, time.Second, n.running("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "etcd", "containerd")))
 	step(process.Stop(ctx, 0, n.running()))
 	step(host.KillContainers(ctx))
-	n.removeShimSockets()
 	step(host.UnmountBelow(l.State()))
 	if _, err := os.Stat(l.State()); err == nil {
 		step(host.RemoveTables(ctx))
@@ -59,7 +55,7 @@ func (n *Node) clean(ctx context.Context) error {
 	step(host.RemoveBridge(ctx))
 	step(host.RemoveCgroups(ctx))
 	step(host.RestoreKernel(l.In("kernel.json")))
-	step(removeCNIResults())
+	step(host.RemoveResidue(l.State()))
 	if len(failed) > 0 {
 		return fmt.Errorf("taking the cluster down: %w; try again, and if that does not help, restart the machine", errors.Join(failed...))
 	}
@@ -102,41 +98,11 @@ func (n *Node) leftovers(ctx context.Context) []string {
 	}
 	left = append(left, host.NetworkLeftovers(ctx)...)
 	left = append(left, host.CgroupLeftovers()...)
+	left = append(left, host.Residue(n.Layout.State())...)
 	if _, err := os.Stat(n.Layout.State()); err == nil {
 		left = append(left, "folder "+n.Layout.State())
 	}
 	return left
-}
-
-// removeShimSockets removes the sockets that killed shims leave in /run, where containerd insists on having them.
-func (n *Node) removeShimSockets() {
-	bundles, _ := filepath.Glob(n.Layout.In("run", "containerd", "io.containerd.runtime.v2.task", "*", "*", "bootstrap.json"))
-	for _, file := range bundles {
-		var bootstrap struct {
-			Address string `json:"address"`
-		}
-		content, err := os.ReadFile(file)
-		if err != nil || json.Unmarshal(content, &bootstrap) != nil {
-			continue
-		}
-		if socket, ok := strings.CutPrefix(bootstrap.Address, "unix://"); ok {
-			os.Remove(socket) //nolint:errcheck // a shim that ended properly has removed it
-		}
-	}
-}
-
-// removeCNIResults removes what the CNI library remembers of networks that were not torn down.
-func removeCNIResults() error {
-	files, err := filepath.Glob("/var/lib/cni/results/" + layout.Network + "-*")
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // awaitDeleted waits until the API server no longer has the object.
