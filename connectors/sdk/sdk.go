@@ -51,7 +51,10 @@ type Source interface {
 
 // Publisher puts messages on the bus. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns when the broker has confirmed all messages as stored (or as already stored before). On an error, none or
+	// Publish checks each message first: its size, its type (the connector's own, or that and a dot and more) and that Data is in the source's
+	// format; ErrInvalid is wrapped otherwise, and then none of the call's messages is stored.
+	//
+	// It returns when the broker has confirmed all messages as stored (or as already stored before). On an error, none or
 	// some are stored, and repeating the call with the same ids stores none twice. errors.Is tells ErrFull, ErrInvalid and ErrSuspended apart;
 	// every other error is the broker's being away.
 	Publish(ctx context.Context, messages ...*Message) error

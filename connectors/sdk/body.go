@@ -1,0 +1,87 @@
+package sdk
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Formats of a body.
+const (
+	FormatJSON   = "JSON"
+	FormatXML    = "XML"
+	FormatText   = "Text"
+	FormatBinary = "Binary"
+)
+
+// Body is Data decoded by Format, once: a JSON document as DecodeJSON gives it, XML and Text as a string, Binary as []byte.
+// It is shared: a caller does not change what it gets.
+func (m *Message) Body() (any, error) {
+	if !m.decoded {
+		m.body, m.bodyErr = decodeBody(m.Format, m.Data)
+		m.decoded = true
+	}
+	return m.body, m.bodyErr
+}
+
+// SetData replaces Data, and forgets what Body decoded.
+func (m *Message) SetData(data []byte) {
+	m.Data, m.body, m.bodyErr, m.decoded = data, nil, nil, false
+}
+
+func decodeBody(format string, data []byte) (any, error) {
+	switch format {
+	case FormatJSON, "":
+		v, err := DecodeJSON(data)
+		if err != nil {
+			return nil, fmt.Errorf("the body is not JSON: %w", err)
+		}
+		return v, nil
+	case FormatXML, FormatText:
+		if !utf8.Valid(data) {
+			return nil, fmt.Errorf("the body is not %s: it is not valid UTF-8", format)
+		}
+		return string(data), nil
+	case FormatBinary:
+		return data, nil
+	default:
+		return nil, fmt.Errorf("unknown format %q", format)
+	}
+}
+
+// CheckFormat tells whether a body is in the format: what a source refuses at the door. JSON must be one document, at most MaxDepth deep;
+// Text must be UTF-8; of XML, being UTF-8 and beginning with `<` is all that is asked.
+func CheckFormat(format string, data []byte) error {
+	switch format {
+	case FormatJSON, "":
+		if err := CheckJSON(data); err != nil {
+			return fmt.Errorf("the body is not JSON: %w", err)
+		}
+	case FormatText:
+		if !utf8.Valid(data) {
+			return errors.New("the body is not Text: it is not valid UTF-8")
+		}
+	case FormatXML:
+		return checkXML(data)
+	}
+	return nil
+}
+
+func checkXML(data []byte) error {
+	if !utf8.Valid(data) {
+		return errors.New("the body is not XML: it is not valid UTF-8")
+	}
+	if len(data) >= 3 && string(data[:3]) == "\ufeff" {
+		data = data[3:]
+	}
+	for _, c := range data {
+		switch c {
+		case ' ', '\t', '\r', '\n':
+			continue
+		case '<':
+			return nil
+		}
+		break
+	}
+	return errors.New("the body is not XML: it does not begin with '<'")
+}

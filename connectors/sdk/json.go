@@ -1,0 +1,346 @@
+package sdk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// MaxDepth of nested arrays and objects in a JSON body.
+const MaxDepth = 256
+
+// DecodeJSON decodes one JSON document into nil, bool, string, int, json.Number, []any and map[string]any. Numbers lose nothing:
+// an integer that fits 64 bits is an int, every other number stays the text that it was. Nesting beyond MaxDepth is an error.
+// These are the types that gojq and CEL (package steps) take as they are.
+func DecodeJSON(data []byte) (any, error) {
+	d := decoder{in: data}
+	d.space()
+	v, err := d.value(0)
+	if err != nil {
+		return nil, err
+	}
+	d.space()
+	if d.at != len(d.in) {
+		return nil, d.fail("unexpected data after the document")
+	}
+	return v, nil
+}
+
+// CheckJSON tells whether DecodeJSON would succeed, without making values.
+func CheckJSON(data []byte) error {
+	if !json.Valid(data) {
+		_, err := DecodeJSON(data)
+		if err == nil {
+			err = errors.New("invalid JSON")
+		}
+		return err
+	}
+	depth, deepest, quoted := 0, 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	if deepest > MaxDepth {
+		return errDepth
+	}
+	return nil
+}
+
+var errDepth = fmt.Errorf("JSON is nested deeper than %d", MaxDepth)
+
+// decoder is a recursive-descent parser of RFC 8259.
+type decoder struct {
+	in []byte
+	at int
+}
+
+func (d *decoder) fail(message string) error {
+	return fmt.Errorf("JSON at byte %d: %s", d.at, message)
+}
+
+func (d *decoder) space() {
+	for d.at < len(d.in) {
+		switch d.in[d.at] {
+		case ' ', '\t', '\n', '\r':
+			d.at++
+		default:
+			return
+		}
+	}
+}
+
+func (d *decoder) value(depth int) (any, error) {
+	if d.at == len(d.in) {
+		return nil, d.fail("unexpected end")
+	}
+	switch c := d.in[d.at]; c {
+	case '{':
+		return d.object(depth + 1)
+	case '[':
+		return d.array(depth + 1)
+	case '"':
+		return d.text()
+	case 't':
+		return true, d.word("true")
+	case 'f':
+		return false, d.word("false")
+	case 'n':
+		return nil, d.word("null")
+	default:
+		if c == '-' || isDigit(c) {
+			return d.number()
+		}
+		return nil, d.fail("unexpected " + strconv.QuoteRune(rune(c)))
+	}
+}
+
+func (d *decoder) word(w string) error {
+	if len(d.in)-d.at < len(w) || string(d.in[d.at:d.at+len(w)]) != w {
+		return d.fail("expected " + w)
+	}
+	d.at += len(w)
+	return nil
+}
+
+func (d *decoder) object(depth int) (any, error) {
+	if depth > MaxDepth {
+		return nil, errDepth
+	}
+	m := map[string]any{}
+	d.at++
+	d.space()
+	if d.next('}') {
+		return m, nil
+	}
+	for {
+		d.space()
+		if d.at == len(d.in) || d.in[d.at] != '"' {
+			return nil, d.fail("expected a member's name")
+		}
+		key, err := d.text()
+		if err != nil {
+			return nil, err
+		}
+		d.space()
+		if !d.next(':') {
+			return nil, d.fail("expected ':'")
+		}
+		d.space()
+		if m[key], err = d.value(depth); err != nil {
+			return nil, err
+		}
+		d.space()
+		if d.next('}') {
+			return m, nil
+		}
+		if !d.next(',') {
+			return nil, d.fail("expected ',' or '}'")
+		}
+	}
+}
+
+func (d *decoder) array(depth int) (any, error) {
+	if depth > MaxDepth {
+		return nil, errDepth
+	}
+	a := []any{}
+	d.at++
+	d.space()
+	if d.next(']') {
+		return a, nil
+	}
+	for {
+		d.space()
+		v, err := d.value(depth)
+		if err != nil {
+			return nil, err
+		}
+		a = append(a, v)
+		d.space()
+		if d.next(']') {
+			return a, nil
+		}
+		if !d.next(',') {
+			return nil, d.fail("expected ',' or ']'")
+		}
+	}
+}
+
+func (d *decoder) next(c byte) bool {
+	if d.at < len(d.in) && d.in[d.at] == c {
+		d.at++
+		return true
+	}
+	return false
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func (d *decoder) digits() bool {
+	from := d.at
+	for d.at < len(d.in) && isDigit(d.in[d.at]) {
+		d.at++
+	}
+	return d.at > from
+}
+
+func (d *decoder) number() (any, error) {
+	from := d.at
+	d.next('-')
+	if !d.next('0') && !d.digits() {
+		return nil, d.fail("expected a digit")
+	}
+	integer := true
+	if d.next('.') {
+		integer = false
+		if !d.digits() {
+			return nil, d.fail("expected a digit")
+		}
+	}
+	if d.next('e') || d.next('E') {
+		integer = false
+		if !d.next('+') {
+			d.next('-')
+		}
+		if !d.digits() {
+			return nil, d.fail("expected a digit")
+		}
+	}
+	s := string(d.in[from:d.at])
+	if integer && s != "-0" {
+		if i, err := strconv.Atoi(s); err == nil {
+			return i, nil
+		}
+	}
+	return json.Number(s), nil
+}
+
+// text reads a string. Each invalid byte and lone surrogate becomes U+FFFD, as in encoding/json.
+func (d *decoder) text() (string, error) {
+	d.at++
+	from := d.at
+	for i := from; i < len(d.in); i++ {
+		switch c := d.in[i]; {
+		case c == '"':
+			raw := d.in[from:i]
+			d.at = i + 1
+			s := string(raw)
+			if !utf8.ValidString(s) {
+				s = string([]rune(s))
+			}
+			return s, nil
+		case c == '\\':
+			d.at = i
+			return d.escaped(from)
+		case c < ' ':
+			d.at = i
+			return "", d.fail("control character in a string")
+		}
+	}
+	d.at = len(d.in)
+	return "", d.fail("unterminated string")
+}
+
+// escaped reads the rest of a string whose first escape is at d.at and whose first byte is at from.
+func (d *decoder) escaped(from int) (string, error) {
+	out := append(make([]byte, 0, d.at-from+32), d.in[from:d.at]...)
+	for d.at < len(d.in) {
+		c := d.in[d.at]
+		switch {
+		case c == '"':
+			d.at++
+			s := string(out)
+			if !utf8.ValidString(s) {
+				s = string([]rune(s))
+			}
+			return s, nil
+		case c < ' ':
+			return "", d.fail("control character in a string")
+		case c != '\\':
+			out = append(out, c)
+			d.at++
+			continue
+		}
+		d.at++
+		if d.at == len(d.in) {
+			break
+		}
+		c = d.in[d.at]
+		d.at++
+		switch c {
+		case '"', '\\', '/':
+			out = append(out, c)
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, ok := d.hex4()
+			if !ok {
+				return "", d.fail("expected four hexadecimal digits")
+			}
+			if utf16.IsSurrogate(r) {
+				r = d.lowSurrogate(r)
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			return "", d.fail("invalid escape")
+		}
+	}
+	return "", d.fail("unterminated string")
+}
+
+func (d *decoder) hex4() (rune, bool) {
+	if len(d.in)-d.at < 4 {
+		return 0, false
+	}
+	var r rune
+	for _, c := range d.in[d.at : d.at+4] {
+		switch {
+		case isDigit(c):
+			r = r<<4 | rune(c-'0')
+		case c >= 'a' && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case c >= 'A' && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
+			return 0, false
+		}
+	}
+	d.at += 4
+	return r, true
+}
+
+// lowSurrogate joins high with the escape that follows, if that is its other half.
+func (d *decoder) lowSurrogate(high rune) rune {
+	back := d.at
+	if len(d.in)-d.at >= 6 && d.in[d.at] == '\\' && d.in[d.at+1] == 'u' {
+		d.at += 2
+		if low, ok := d.hex4(); ok {
+			if r := utf16.DecodeRune(high, low); r != utf8.RuneError {
+				return r
+			}
+		}
+	}
+	d.at = back
+	return utf8.RuneError
+}

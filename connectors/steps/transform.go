@@ -1,0 +1,219 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/itchyny/gojq"
+
+	"github.com/metip/metip/connectors/sdk"
+)
+
+// Bounds of one run of a jq program.
+const (
+	maxTransformTime   = time.Second
+	maxTransformGrowth = 64 << 20
+	// watchEvery is how often the memory of a program that runs for long is looked at.
+	watchEvery = 10 * time.Millisecond
+)
+
+// Transform is a compiled jq program. It is safe for concurrent use.
+type Transform struct {
+	code *gojq.Code
+	// usesMessage says that the program mentions $message.
+	usesMessage bool
+}
+
+// CompileTransform compiles a jq program. It has no access to the environment, to further input or to modules. The error is an *Error.
+func CompileTransform(text string) (*Transform, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, &Error{1, 1, "the program is empty"}
+	}
+	if len(text) > maxExpression {
+		return nil, &Error{1, 1, fmt.Sprintf("the program is longer than %d bytes", maxExpression)}
+	}
+	query, err := gojq.Parse(text)
+	if err != nil {
+		var p *gojq.ParseError
+		if errors.As(err, &p) {
+			return nil, errorAt(text, p.Offset-len(p.Token), err.Error())
+		}
+		return nil, &Error{1, 1, err.Error()}
+	}
+	code, err := gojq.Compile(query, gojq.WithVariables([]string{"$message"}))
+	if err != nil {
+		return nil, errorAt(text, mentioned(text, err.Error()), err.Error())
+	}
+	return &Transform{code: code, usesMessage: strings.Contains(text, "$message") || strings.Contains(text, "$__prog")}, nil
+}
+
+var notFound = regexp.MustCompile(`not (?:found|defined|allowed): "?([^"/]+)`)
+
+// mentioned finds the name that an error of gojq's compiler is about, which gives no position itself.
+func mentioned(text, message string) int {
+	m := notFound.FindStringSubmatch(message)
+	switch {
+	case strings.HasPrefix(message, "input(s)"):
+		m = []string{"", "input"}
+	case m == nil:
+		return 0
+	}
+	name := regexp.MustCompile(`(?:^|[^\w.$])(` + regexp.QuoteMeta(m[1]) + `)s?(?:$|\W)`)
+	if at := name.FindStringSubmatchIndex(text); at != nil {
+		return at[2]
+	}
+	return 0
+}
+
+// Apply runs the program on the body. ok is false when the program has no result, that is, when it filters the message out; more than one
+// result is an error. An error that wraps ErrLimit may pass when it is tried again.
+func (t *Transform) Apply(ctx context.Context, m *sdk.Message) (body []byte, ok bool, err error) {
+	in, err := m.Body()
+	if err != nil {
+		return nil, false, err
+	}
+	if _, binary := in.([]byte); binary {
+		return nil, false, errors.New("a transform needs a JSON body; this one is Binary")
+	}
+	guard := newGuard(ctx)
+	defer guard.release()
+	iter := t.code.RunWithContext(guard, in, t.message(m))
+	out, ok := iter.Next()
+	if !ok {
+		return nil, false, nil
+	}
+	if err, failed := out.(error); failed {
+		return nil, false, guard.explain(err)
+	}
+	switch more, two := iter.Next(); e := more.(type) {
+	case error:
+		return nil, false, guard.explain(e)
+	default:
+		if two {
+			return nil, false, errors.New("the program has more than one result: collect them in an array, [..]")
+		}
+	}
+	if depth(out, 0) > sdk.MaxDepth {
+		return nil, false, fmt.Errorf("the result is nested deeper than %d", sdk.MaxDepth)
+	}
+	body, err = gojq.Marshal(out)
+	return body, err == nil, err
+}
+
+// depth of nesting, counted no further than needed.
+func depth(v any, at int) int {
+	deepest := at
+	if at > sdk.MaxDepth {
+		return at
+	}
+	switch v := v.(type) {
+	case []any:
+		deepest = at + 1
+		for _, x := range v {
+			deepest = max(deepest, depth(x, at+1))
+		}
+	case map[string]any:
+		deepest = at + 1
+		for _, x := range v {
+			deepest = max(deepest, depth(x, at+1))
+		}
+	}
+	return deepest
+}
+
+func (t *Transform) message(m *sdk.Message) any {
+	if !t.usesMessage {
+		return nil
+	}
+	headers := make(map[string]any, len(m.Headers))
+	for k, v := range m.Headers {
+		headers[k] = v
+	}
+	return map[string]any{
+		"id": m.ID, "type": m.Type, "source": m.Source, "subject": m.Subject,
+		"time": m.Time.UTC().Format(time.RFC3339Nano), "headers": headers,
+	}
+}
+
+// guard is the context of one run: it ends when its parent does, after maxTransformTime, or when the process's heap has
+// grown by maxTransformGrowth since the program began to run for long.
+type guard struct {
+	context.Context
+	done  chan struct{}
+	timer *time.Timer
+	begun time.Time
+
+	mu       sync.Mutex
+	heap     uint64
+	err      error
+	released bool
+}
+
+func newGuard(ctx context.Context) *guard {
+	g := &guard{Context: ctx, done: make(chan struct{}), begun: time.Now()}
+	g.mu.Lock()
+	g.timer = time.AfterFunc(watchEvery, g.watch)
+	g.mu.Unlock()
+	return g
+}
+
+func (g *guard) Done() <-chan struct{} { return g.done }
+
+func (g *guard) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+func (g *guard) Deadline() (time.Time, bool) { return g.begun.Add(maxTransformTime), true }
+
+func (g *guard) watch() {
+	heap := heapBytes()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.released {
+		return
+	}
+	if g.heap == 0 || heap < g.heap {
+		g.heap = heap
+	}
+	switch ran := time.Since(g.begun); {
+	case g.Context.Err() != nil:
+		g.err = g.Context.Err()
+	case ran > maxTransformTime:
+		g.err = fmt.Errorf("%w: it ran for more than %s", ErrLimit, maxTransformTime)
+	case heap-g.heap > maxTransformGrowth:
+		g.err = fmt.Errorf("%w: it used more than %d MiB", ErrLimit, maxTransformGrowth>>20)
+	default:
+		g.timer.Reset(watchEvery)
+		return
+	}
+	close(g.done)
+}
+
+func (g *guard) release() {
+	g.timer.Stop()
+	g.mu.Lock()
+	g.released = true
+	g.mu.Unlock()
+}
+
+// explain replaces gojq's error by the guard's when the guard ended the run.
+func (g *guard) explain(err error) error {
+	if e := g.Err(); e != nil {
+		return e
+	}
+	return err
+}
+
+func heapBytes() uint64 {
+	sample := [1]metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample[:])
+	return sample[0].Value.Uint64()
+}
