@@ -1,0 +1,3 @@
+// Package conditions sets the conditions of a status: with the generation that they speak of, without touching what did not change,
+// and with the progress of a pass over its phases turned into one condition each.
+package conditions
