@@ -1,0 +1,310 @@
+package http
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/steps"
+)
+
+// operation makes one kind of request.
+type operation struct {
+	sink     *sink
+	method   string
+	fixed    *url.URL // when path holds no expression
+	path     *steps.Template
+	headers  []headerTemplate
+	retryOn  []int
+	rejectOn []int
+	// endpoint names the request in errors: method, url and path as written in the manifest, without query and without any
+	// message's values.
+	endpoint string
+}
+
+type headerTemplate struct {
+	name  string
+	value *steps.Template
+}
+
+// Operation compiles a request; nil means the Connector's own.
+func (s *sink) Operation(raw json.RawMessage) (sdk.Operation, error) {
+	if len(raw) == 0 {
+		raw = s.request
+	}
+	var o requestOptions
+	if len(raw) > 0 {
+		if err := sdk.DecodeOptions(raw, &o); err != nil {
+			return nil, err
+		}
+	}
+	op := &operation{sink: s, method: o.Method, retryOn: o.RetryOn, rejectOn: o.RejectOn}
+	switch op.method {
+	case "":
+		op.method = http.MethodPost
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+	default:
+		return nil, fmt.Errorf("method %q is not one of POST, PUT, PATCH and DELETE", o.Method)
+	}
+	if err := op.compilePath(o.Path); err != nil {
+		return nil, err
+	}
+	op.endpoint = op.method + " " + endpoint(s.base, o.Path)
+	for name, text := range o.Headers {
+		value, err := steps.CompileTemplate(text)
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", name, err)
+		}
+		op.headers = append(op.headers, headerTemplate{http.CanonicalHeaderKey(name), value})
+	}
+	return op, nil
+}
+
+func (o *operation) compilePath(text string) error {
+	if text != "" && text[0] != '/' && text[0] != '?' {
+		return errors.New("path must begin with / or ?")
+	}
+	var err error
+	if o.path, err = steps.CompileTemplate(text); err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	if !strings.ContainsAny(text, "{}") {
+		o.fixed, err = o.parse(text)
+	}
+	return err
+}
+
+// endpoint is the url and the path up to its query, expressions as they are written.
+func endpoint(base *url.URL, path string) string {
+	depth := 0
+	for i, c := range path {
+		switch c {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		case '?':
+			if depth == 0 {
+				return prefix(base) + path[:i]
+			}
+		}
+	}
+	return prefix(base) + path
+}
+
+// prefix is the url that paths are added to: https://host/api of both https://host/api and https://host/api/.
+func prefix(base *url.URL) string { return strings.TrimSuffix(base.String(), "/") }
+
+// emptyValue stands for an inserted value that is empty, until it is known whether it stands in the path or in the query.
+const emptyValue = "\x00"
+
+// escapeURL makes a value that means itself wherever in path or query it stands: all but unreserved characters are encoded.
+func escapeURL(value string) string {
+	if value == "" {
+		return emptyValue
+	}
+	n := 0
+	for i := 0; i < len(value); i++ {
+		if !unreserved(value[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return value
+	}
+	var b strings.Builder
+	b.Grow(len(value) + 2*n)
+	for i := 0; i < len(value); i++ {
+		if c := value[i]; unreserved(c) {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+		}
+	}
+	return b.String()
+}
+
+func unreserved(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+// url of a message's request.
+func (o *operation) url(m *sdk.Message) (*url.URL, error) {
+	if o.fixed != nil {
+		return o.fixed, nil
+	}
+	text, err := o.path.Expand(m, escapeURL)
+	if err != nil {
+		return nil, fmt.Errorf("path: %w", err)
+	}
+	return o.parse(text)
+}
+
+// parse adds an expanded path to the url. A value that would make the request go elsewhere than the template says is refused:
+// an empty one (the list instead of the record) and dot segments.
+func (o *operation) parse(text string) (*url.URL, error) {
+	path, query, hasQuery := strings.Cut(text, "?")
+	if strings.Contains(path, emptyValue) {
+		return nil, errors.New("path: a value that is inserted is empty")
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return nil, fmt.Errorf("path: it has the segment %q, which would lead elsewhere", segment)
+		}
+	}
+	base := prefix(o.sink.base)
+	if path == "" {
+		base = o.sink.base.String()
+	}
+	full := base + path
+	if hasQuery {
+		full += "?" + strings.ReplaceAll(query, emptyValue, "")
+	}
+	u, err := url.Parse(full)
+	if err != nil {
+		return nil, errors.New("path: it makes no valid URL")
+	}
+	if u.Fragment != "" || u.Host != o.sink.base.Host {
+		return nil, errors.New("path: write a plain # as %23")
+	}
+	return u, nil
+}
+
+// MaxBatch is one request.
+func (o *operation) MaxBatch() int { return 1 }
+
+// Write makes a request of each message, in order.
+func (o *operation) Write(ctx context.Context, batch []*sdk.Delivery) []error {
+	results := make([]error, len(batch))
+	for i, d := range batch {
+		results[i] = o.deliver(ctx, d)
+	}
+	return results
+}
+
+func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
+	credentials := o.sink.credentials()
+	if credentials.err != nil {
+		return credentials.err
+	}
+	transport, err := o.sink.client()
+	if err != nil {
+		return err
+	}
+	request, err := o.build(d, credentials)
+	if err != nil {
+		return sdk.Permanent(fmt.Errorf("%s: %w", o.endpoint, err))
+	}
+	var connected atomic.Bool
+	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return o.broken(ctx, err, connected.Load())
+	}
+	answer, err := readAnswer(response)
+	if err != nil && response.StatusCode/100 == 2 {
+		// Whether the whole answer arrives does not matter: the status says that the system has the message.
+		err = nil
+	}
+	if err != nil {
+		answer = ""
+	}
+	return o.judge(response, answer, credentials)
+}
+
+// build the request. An error is the message's own.
+func (o *operation) build(d *sdk.Delivery, credentials *sinkCredentials) (*http.Request, error) {
+	m := d.Message
+	u, err := o.url(m)
+	if err != nil {
+		return nil, err
+	}
+	header := make(http.Header, 16)
+	setEventHeaders(header, m)
+	data := m.Data
+	if o.method == http.MethodDelete {
+		data = nil
+	} else if m.ContentType != "" {
+		header["Content-Type"] = []string{m.ContentType}
+	}
+	for i := range o.headers {
+		h := &o.headers[i]
+		value, err := h.value.Expand(m, nil)
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", h.name, err)
+		}
+		if err := checkAttribute(value); err != nil {
+			return nil, fmt.Errorf("header %s: %w", h.name, err)
+		}
+		header[h.name] = []string{value}
+	}
+	for _, value := range header["Content-Type"] {
+		if checkAttribute(value) != nil {
+			return nil, errors.New("the content type holds control characters")
+		}
+	}
+	header["User-Agent"] = userAgent
+	header["Idempotency-Key"] = []string{encodeAttribute(d.MessageID)}
+	if credentials.authorization != "" {
+		header["Authorization"] = []string{credentials.authorization}
+	}
+	if credentials.key != nil {
+		name := o.sink.rt.Config.Auth.Header
+		if name == "" {
+			name = defaultSignatureHeader
+		}
+		header[http.CanonicalHeaderKey(name)] = []string{"sha256=" + hex.EncodeToString(signature(credentials.key, data))}
+	}
+	request := &http.Request{
+		Method: o.method, URL: u, Host: u.Host, Header: header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	if len(data) > 0 {
+		request.ContentLength = int64(len(data))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+		request.Body, _ = request.GetBody()
+	}
+	return request, nil
+}
+
+var userAgent = []string{"metip"}
+
+// setEventHeaders tells the system what the bus knows of the message: a CloudEvent in binary mode, and the trace context.
+func setEventHeaders(header http.Header, m *sdk.Message) {
+	header["Ce-Specversion"] = specVersion
+	header["Ce-Id"] = []string{encodeAttribute(m.ID)}
+	header["Ce-Source"] = []string{encodeAttribute(m.Source)}
+	header["Ce-Type"] = []string{encodeAttribute(m.Type)}
+	if !m.Time.IsZero() {
+		header["Ce-Time"] = []string{m.Time.UTC().Format(time.RFC3339Nano)}
+	}
+	if m.Subject != "" {
+		header["Ce-Subject"] = []string{encodeAttribute(m.Subject)}
+	}
+	for name, value := range m.Headers {
+		switch {
+		case name == contract.HeaderTraceParent || name == contract.HeaderTraceState:
+			if checkAttribute(value) == nil {
+				header[http.CanonicalHeaderKey(name)] = []string{value}
+			}
+		case attributeName(name):
+			header[http.CanonicalHeaderKey("ce-"+name)] = []string{encodeAttribute(value)}
+		}
+	}
+}
+
+var specVersion = []string{contract.SpecVersion}

@@ -1,0 +1,52 @@
+package http
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+)
+
+// problem is an answer other than 202, as RFC 9457 has it: detail says what to do about it.
+type problem struct {
+	status     int
+	detail     string
+	retryAfter int
+	header     [2]string
+}
+
+func problemf(status int, format string, a ...any) *problem {
+	return &problem{status: status, detail: fmt.Sprintf(format, a...)}
+}
+
+func unauthorized(challenge, detail string) *problem {
+	return &problem{status: http.StatusUnauthorized, detail: detail, header: [2]string{"WWW-Authenticate", challenge}}
+}
+
+func unavailable(retryAfter int, detail string) *problem {
+	return &problem{status: http.StatusServiceUnavailable, detail: detail, retryAfter: retryAfter}
+}
+
+type problemBody struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+}
+
+func (p *problem) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	if p.header[0] != "" {
+		h.Set(p.header[0], p.header[1])
+	}
+	body, err := json.Marshal(problemBody{Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail})
+	if err != nil {
+		body = nil
+	}
+	w.WriteHeader(p.status)
+	_, _ = w.Write(body) // the caller may be gone: nothing is owed to it any more
+}

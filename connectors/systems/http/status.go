@@ -1,0 +1,151 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/tlsfiles"
+)
+
+const (
+	// maxAnswer that is read; a connection whose answer is longer is not used again.
+	maxAnswer = 64 << 10
+	// maxExcerpt of an answer, in an error.
+	maxExcerpt = 160
+	// maxRetryAfter that is honoured.
+	maxRetryAfter = 10 * time.Minute
+	// probeTimeout of the question whether a system that broke off is still there.
+	probeTimeout = 2 * time.Second
+)
+
+// judge says what an answer means for the message.
+func (o *operation) judge(response *http.Response, answer string, credentials *sinkCredentials) error {
+	status := response.StatusCode
+	refused := status == http.StatusUnauthorized || status == http.StatusForbidden
+	if !refused {
+		o.sink.refused.Store(nil)
+	}
+	if status/100 == 2 {
+		return nil
+	}
+	err := fmt.Errorf("%s: %s%s", o.endpoint, statusText(status), excerpt(answer, credentials.hidden))
+	switch {
+	case slices.Contains(o.rejectOn, status):
+		return sdk.Permanent(err)
+	case slices.Contains(o.retryOn, status):
+	case refused:
+		err = sdk.Unavailable(contract.ReasonAuthenticationFailed, err)
+		o.sink.refused.Store(&refusal{credentials.version, err})
+	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
+		err = sdk.Unavailable(contract.ReasonConnectionFailed, err)
+	case status == http.StatusProxyAuthRequired || status == http.StatusRequestTimeout || status == http.StatusTooEarly ||
+		status == http.StatusTooManyRequests || status >= 500:
+	case status/100 == 3:
+		return sdk.Permanent(fmt.Errorf("%w (redirects are not followed: write the new address into url)", err))
+	default:
+		return sdk.Permanent(err)
+	}
+	if after := retryAfter(response.Header.Get("Retry-After"), time.Now()); after > 0 {
+		return &sdk.RetryAfterError{Err: err, After: after}
+	}
+	return err
+}
+
+// broken says what it means that there was no answer. Failing to connect, or to agree on certificates, says that the system is
+// not there, and costs the message no attempt. A connection that breaks, or an answer that does not come in time, may be this message's
+// doing: it is so unless the system cannot be connected to either, or each attempt on a message that crashes the system would be for free.
+func (o *operation) broken(ctx context.Context, err error, connected bool) error {
+	var dial *dialError
+	switch {
+	case errors.As(err, &dial), tlsfiles.IsCertificateError(err), strings.Contains(err.Error(), "tls: "), strings.Contains(err.Error(), "TLS handshake"):
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return fmt.Errorf("%s: %w", o.endpoint, context.Canceled)
+		}
+		return connectError(o.endpoint, err)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && !connected:
+		return connectError(o.endpoint, errors.New("no connection in time"))
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("%s: no answer in time: %w", o.endpoint, context.DeadlineExceeded)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", o.endpoint, ctx.Err())
+	}
+	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if probed := o.sink.probe(probe); probed != nil && ctx.Err() == nil {
+		return probed
+	}
+	return fmt.Errorf("%s: the connection broke before the answer: %w", o.endpoint, err)
+}
+
+// readAnswer reads the body to its end, so that the connection can be used again, as far as maxAnswer.
+func readAnswer(response *http.Response) (string, error) {
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode/100 == 2 {
+		_, err := io.CopyN(io.Discard, response.Body, maxAnswer)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return "", err
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return string(body), err
+}
+
+// excerpt is the beginning of an answer on one line, printable, and without our own credentials.
+func excerpt(answer string, hidden []string) string {
+	for _, secret := range hidden {
+		answer = strings.ReplaceAll(answer, secret, "***")
+	}
+	var b strings.Builder
+	space := false
+	for _, r := range answer {
+		if unicode.IsSpace(r) || !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			space = b.Len() > 0
+			continue
+		}
+		if b.Len() >= maxExcerpt {
+			b.WriteString("...")
+			break
+		}
+		if space {
+			b.WriteByte(' ')
+			space = false
+		}
+		b.WriteRune(r)
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return ": " + b.String()
+}
+
+func statusText(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return strconv.Itoa(status) + " " + text
+	}
+	return "status " + strconv.Itoa(status)
+}
+
+// retryAfter reads seconds or a date. What is absent, malformed or past is zero.
+func retryAfter(value string, now time.Time) time.Duration {
+	if value == "" {
+		return 0
+	}
+	var after time.Duration
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		after = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		after = at.Sub(now)
+	}
+	return min(max(after, 0), maxRetryAfter)
+}
