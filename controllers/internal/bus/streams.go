@@ -1,0 +1,194 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/metip/metip/connectors/contract"
+)
+
+// Metadata of streams and durable consumers. The trimmer works from it alone, so that it needs nothing of Kubernetes.
+const (
+	metaRole           = "bus.metip.dev/role"
+	metaNamespace      = "bus.metip.dev/namespace"
+	metaIntegration    = "bus.metip.dev/integration"
+	metaIntegrationUID = "bus.metip.dev/integration-uid"
+	metaRetention      = "bus.metip.dev/retention"
+	metaMaxBytes       = "bus.metip.dev/max-bytes"
+	metaRoute          = "bus.metip.dev/route"
+	metaRouteUID       = "bus.metip.dev/route-uid"
+	metaDestination    = "bus.metip.dev/destination"
+
+	roleEvents = "events"
+	roleDead   = "dead-letters"
+	roleStatus = "status"
+)
+
+// deadDuplicates is how long the dead-letter stream remembers message ids; dead letters are written once by their subject, so that
+// nothing depends on it.
+const deadDuplicates = 2 * time.Minute
+
+// EnsureStreams implements Session.
+func (s *session) EnsureStreams(ctx context.Context, want Streams) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	events, err := s.ensureStream(ctx, s.eventStream(want))
+	if err != nil {
+		return events, fmt.Errorf("stream %s: %w", contract.EventStream(want.Namespace, want.Integration), explain(err))
+	}
+	dead, err := s.ensureStream(ctx, s.deadStream(want))
+	if err != nil {
+		return events || dead, fmt.Errorf("stream %s: %w", contract.DeadStream(want.Namespace, want.Integration), explain(err))
+	}
+	return events || dead, nil
+}
+
+// eventStream keeps what is owed however old it is, and refuses what is new when it is full.
+func (s *session) eventStream(want Streams) jetstream.StreamConfig {
+	cfg := s.baseStream(contract.EventStream(want.Namespace, want.Integration), want.MaxBytes)
+	cfg.Description = "messages of Integration " + want.Namespace + "/" + want.Integration
+	cfg.Subjects = []string{
+		contract.EventSubjects(want.Namespace, want.Integration),
+		contract.MarkSubject(want.Namespace, want.Integration),
+	}
+	cfg.Duplicates = want.DeduplicationWindow
+	cfg.Metadata = integrationMetadata(want, roleEvents)
+	cfg.Metadata[metaRetention] = want.Retention.String()
+	cfg.Metadata[metaMaxBytes] = strconv.FormatInt(want.MaxBytes, 10)
+	return cfg
+}
+
+func (s *session) deadStream(want Streams) jetstream.StreamConfig {
+	cfg := s.baseStream(contract.DeadStream(want.Namespace, want.Integration), want.DeadMaxBytes)
+	cfg.Description = "dead letters of Integration " + want.Namespace + "/" + want.Integration
+	cfg.Subjects = []string{"dead." + want.Namespace + "." + want.Integration + ".>"}
+	cfg.Duplicates = deadDuplicates
+	cfg.Metadata = integrationMetadata(want, roleDead)
+	return cfg
+}
+
+// baseStream has no roll-up, schedules, expiry or asynchronous persistence: each of them lets one pod's message remove, postpone or
+// lose another's.
+func (s *session) baseStream(name string, maxBytes int64) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: name, MaxBytes: maxBytes, Replicas: s.streamReplicas(),
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
+		MaxConsumers: -1, MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1,
+		AllowDirect: true, AllowAtomicPublish: true,
+	}
+}
+
+// streamReplicas is 1 or 3: five servers bear the loss of one more server, not slower acknowledgements.
+func (s *session) streamReplicas() int { return min(max(s.params.Client.Replicas, 1), 3) }
+
+func integrationMetadata(want Streams, role string) map[string]string {
+	return map[string]string{
+		metaRole: role, metaNamespace: want.Namespace, metaIntegration: want.Integration, metaIntegrationUID: string(want.UID),
+	}
+}
+
+// ensureStatusStream keeps the last report of each pod. Pods can write to it, so nothing in it can erase another's.
+func (s *session) ensureStatusStream(ctx context.Context) error {
+	cfg := jetstream.StreamConfig{
+		Name: contract.StatusStream, Subjects: []string{contract.StatusSubjects}, Description: "last reports of connector pods",
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, Storage: jetstream.MemoryStorage, Replicas: s.streamReplicas(),
+		MaxConsumers: -1, MaxMsgs: -1, MaxMsgsPerSubject: 1, MaxMsgSize: contract.MaxReportSize, MaxBytes: statusBytes,
+		MaxAge: 30 * time.Second, Duplicates: 30 * time.Second, DenyDelete: true, DenyPurge: true,
+		Metadata: map[string]string{metaRole: roleStatus},
+	}
+	_, err := s.ensureStream(ctx, cfg)
+	return err
+}
+
+// ensureStream makes or repairs a stream. What it says of a stream's contents is kept: it never takes a copy away.
+func (s *session) ensureStream(ctx context.Context, want jetstream.StreamConfig) (bool, error) {
+	unlock := s.trimmer.lock(want.Name)
+	defer unlock()
+	stream, err := s.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = s.js.CreateStream(ctx, want)
+		return err == nil, err
+	}
+	if err != nil {
+		return false, err
+	}
+	have := stream.CachedInfo().Config
+	if have.Metadata[metaRole] == "" {
+		return false, errors.New("exists and was not made by MetIP: move it away, or use another broker")
+	}
+	repaired := repair(have, want, s.trimmer.isRaised(want.Name))
+	if reflect.DeepEqual(have, repaired) {
+		return false, nil
+	}
+	_, err = s.js.UpdateStream(ctx, repaired)
+	return err == nil, err
+}
+
+// repair is want, but for what only the server or an administrator decides: placement, its own metadata, more copies than are
+// wanted, and, while the trimmer has raised it, the size.
+func repair(have, want jetstream.StreamConfig, raised bool) jetstream.StreamConfig {
+	out := want
+	out.Placement, out.Compression, out.ConsumerLimits, out.FirstSeq = have.Placement, have.Compression, have.ConsumerLimits, have.FirstSeq
+	out.Replicas = max(have.Replicas, want.Replicas)
+	// The server does not let these be taken back.
+	out.Storage, out.Sealed = have.Storage, have.Sealed
+	out.DenyDelete = have.DenyDelete || want.DenyDelete
+	out.DenyPurge = have.DenyPurge || want.DenyPurge
+	if raised && have.MaxBytes > want.MaxBytes {
+		out.MaxBytes = have.MaxBytes
+	}
+	out.Metadata = maps.Clone(have.Metadata)
+	maps.Copy(out.Metadata, want.Metadata)
+	return out
+}
+
+// StreamsState implements Session.
+func (s *session) StreamsState(ctx context.Context, namespace, integration string) (StreamsState, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var state StreamsState
+	events, err := s.streamInfo(ctx, contract.EventStream(namespace, integration), &state)
+	if err != nil {
+		return StreamsState{}, err
+	}
+	dead, err := s.streamInfo(ctx, contract.DeadStream(namespace, integration), &state)
+	if err != nil {
+		return StreamsState{}, err
+	}
+	state.Bytes, state.MaxBytes, state.Messages = int64(events.State.Bytes), events.Config.MaxBytes, events.State.Msgs
+	state.DeadBytes, state.DeadMaxBytes, state.DeadMessages = int64(dead.State.Bytes), dead.Config.MaxBytes, dead.State.Msgs
+	return state, nil
+}
+
+func (s *session) streamInfo(ctx context.Context, name string, state *StreamsState) (*jetstream.StreamInfo, error) {
+	stream, err := s.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, explain(err))
+	}
+	info := stream.CachedInfo()
+	state.Lagging = append(state.Lagging, s.lag.observe(info, time.Now())...)
+	state.NoLeader = state.NoLeader || (info.Cluster != nil && info.Cluster.Leader == "")
+	return info, nil
+}
+
+// DeleteStreams implements Session.
+func (s *session) DeleteStreams(ctx context.Context, namespace, integration string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, name := range []string{contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration)} {
+		unlock := s.trimmer.lock(name)
+		err := s.js.DeleteStream(ctx, name)
+		unlock()
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("stream %s: %w", name, explain(err))
+		}
+	}
+	return nil
+}

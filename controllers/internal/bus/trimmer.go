@@ -1,0 +1,397 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/metip/metip/connectors/contract"
+)
+
+// When and how far streams are trimmed.
+const (
+	defaultTrimInterval = 15 * time.Second
+	// watchAbove this share of max_bytes the floors are looked at, so that they are known when trimming begins.
+	watchAbove = 0.6
+	// trimAbove this share the oldest that nobody is owed goes, until trimTo is reached.
+	trimAbove = 0.7
+	trimTo    = 0.5
+	// minReserve is what a full stream is raised by, at least, so that it takes a mark.
+	minReserve = 1 << 20
+	// markAttempts on a raised stream, whose sources compete for the reserve.
+	markAttempts = 20
+)
+
+// trimmer removes from event streams what has been delivered, and what nobody is owed, when there is little room or it is older
+// than its retention. The streams forget nothing themselves.
+//
+// A durable consumer is owed everything above its ack floor. The floor of an idle consumer moves only when it acknowledges something, hence
+// the marks: messages that every durable filters for and every sink acknowledges. Leaders change, and a list can be incomplete, hence
+// two complete lists an interval apart, of which the lower floor counts.
+type trimmer struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	interval time.Duration
+	log      logr.Logger
+
+	mu      sync.Mutex
+	locks   map[string]*sync.Mutex
+	raised  map[string]bool
+	streams map[string]*trimState
+}
+
+// trimState is what is remembered of one stream between two looks.
+type trimState struct {
+	// mark is the sequence of the last mark; zero is not known.
+	mark uint64
+	// floor of the previous complete list; floorAt is when that was.
+	floor   uint64
+	floorAt time.Time
+}
+
+func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, log logr.Logger) *trimmer {
+	if interval <= 0 {
+		interval = defaultTrimInterval
+	}
+	return &trimmer{
+		nc: nc, js: js, interval: interval, log: log.WithName("trimmer"),
+		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, streams: map[string]*trimState{},
+	}
+}
+
+// lock a stream against a change of its settings or consumers by others of this process.
+func (t *trimmer) lock(stream string) (unlock func()) {
+	t.mu.Lock()
+	l := t.locks[stream]
+	if l == nil {
+		l = &sync.Mutex{}
+		t.locks[stream] = l
+	}
+	t.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// isRaised says that the size of a stream is above what is wanted, for the time being.
+func (t *trimmer) isRaised(stream string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.raised[stream]
+}
+
+func (t *trimmer) setRaised(stream string, raised bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if raised {
+		t.raised[stream] = true
+	} else {
+		delete(t.raised, stream)
+	}
+}
+
+// run until ctx ends.
+func (t *trimmer) run(ctx context.Context) {
+	ticker := time.NewTicker(t.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := t.all(ctx); err != nil && ctx.Err() == nil {
+			t.log.V(1).Info("streams were not looked at", "error", err.Error())
+		}
+	}
+}
+
+// all event streams, one after the other.
+func (t *trimmer) all(ctx context.Context) error {
+	if !t.nc.IsConnected() {
+		return nats.ErrDisconnected
+	}
+	listing, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list := t.js.ListStreams(listing)
+	var infos []*jetstream.StreamInfo
+	for info := range list.Info() {
+		if info.Config.Metadata[metaRole] == roleEvents {
+			infos = append(infos, info)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return err
+	}
+	present := map[string]bool{}
+	for _, info := range infos {
+		present[info.Config.Name] = true
+		if err := t.one(ctx, info); err != nil && ctx.Err() == nil {
+			t.log.Info("stream was not trimmed", "stream", info.Config.Name, "error", err.Error())
+		}
+	}
+	for name := range t.streams {
+		if !present[name] {
+			delete(t.streams, name)
+		}
+	}
+	return nil
+}
+
+// one look at one stream.
+func (t *trimmer) one(ctx context.Context, info *jetstream.StreamInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	name := info.Config.Name
+	unlock := t.lock(name)
+	defer unlock()
+	state := t.streams[name]
+	if state == nil {
+		state = &trimState{}
+		t.streams[name] = state
+	}
+	// A mark that fails is no reason not to trim: on a full stream trimming is what makes the next one succeed.
+	failed := t.mark(ctx, info, state)
+	if due(info) {
+		floor, complete, err := t.floor(ctx, info, state)
+		if err == nil && complete {
+			err = t.trim(ctx, info, floor)
+		}
+		failed = errors.Join(failed, err)
+	}
+	if info.Config.MaxBytes > wantedBytes(info) {
+		failed = errors.Join(failed, t.lower(ctx, name))
+	}
+	return failed
+}
+
+// due says that a stream is filling up, or holds what is older than its retention.
+func due(info *jetstream.StreamInfo) bool {
+	if info.State.Msgs == 0 {
+		return false
+	}
+	if float64(info.State.Bytes) > watchAbove*float64(wantedBytes(info)) {
+		return true
+	}
+	return clock(info).Sub(info.State.FirstTime) > keepFor(info)
+}
+
+// clock is the broker's time, which the messages were stamped with.
+func clock(info *jetstream.StreamInfo) time.Time {
+	if info.TimeStamp.IsZero() {
+		return time.Now()
+	}
+	return info.TimeStamp
+}
+
+// keepFor is how long messages stay that nobody is owed: the retention, and never less than the window of de-duplication, whose ids
+// a server reads from the stored messages when it starts.
+func keepFor(info *jetstream.StreamInfo) time.Duration {
+	retention, err := time.ParseDuration(info.Config.Metadata[metaRetention])
+	if err != nil {
+		return math.MaxInt64
+	}
+	return max(retention, info.Config.Duplicates)
+}
+
+// mark publishes a mark when the stream has changed since the last.
+func (t *trimmer) mark(ctx context.Context, info *jetstream.StreamInfo, state *trimState) error {
+	if info.State.Consumers == 0 || info.State.LastSeq == 0 {
+		return nil
+	}
+	subject := contract.MarkSubject(info.Config.Metadata[metaNamespace], info.Config.Metadata[metaIntegration])
+	if state.mark == 0 {
+		if last, err := t.lastMark(ctx, info.Config.Name, subject); err != nil {
+			return err
+		} else if last > 0 {
+			state.mark = last
+		}
+	}
+	if state.mark == info.State.LastSeq {
+		return nil
+	}
+	ack, err := t.js.Publish(ctx, subject, nil)
+	if isFull(err) {
+		ack, err = t.markFull(ctx, info, subject)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing a mark: %w", err)
+	}
+	state.mark = ack.Sequence
+	return nil
+}
+
+func (t *trimmer) lastMark(ctx context.Context, stream, subject string) (uint64, error) {
+	found, err := t.get(ctx, stream, map[string]any{"last_by_subj": subject})
+	return found.Sequence, err
+}
+
+// markFull gives a full stream a reserve, so that it takes a mark. Sources may eat it up, so it is tried a few times.
+func (t *trimmer) markFull(ctx context.Context, info *jetstream.StreamInfo, subject string) (*jetstream.PubAck, error) {
+	name := info.Config.Name
+	reserve := max(minReserve, wantedBytes(info)/100)
+	if info.Config.MaxBytes >= wantedBytes(info)+4*reserve {
+		return nil, fmt.Errorf("stream %s is full, its reserve included", name)
+	}
+	t.setRaised(name, true)
+	cfg := info.Config
+	cfg.MaxBytes = max(cfg.MaxBytes, int64(info.State.Bytes)) + reserve
+	if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("raising max_bytes: %w", err)
+	}
+	info.Config.MaxBytes = cfg.MaxBytes
+	var ack *jetstream.PubAck
+	var err error
+	for range markAttempts {
+		if ack, err = t.js.Publish(ctx, subject, nil); !isFull(err) {
+			break
+		}
+	}
+	return ack, err
+}
+
+// lower a raised stream to what is wanted, once it holds less than that. A leftover of an earlier process is lowered too.
+func (t *trimmer) lower(ctx context.Context, name string) error {
+	stream, err := t.js.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	want := wantedBytes(info)
+	if info.Config.MaxBytes <= want {
+		t.setRaised(name, false)
+		return nil
+	}
+	if int64(info.State.Bytes) >= want {
+		return nil
+	}
+	cfg := info.Config
+	cfg.MaxBytes = want
+	if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("lowering max_bytes: %w", err)
+	}
+	t.setRaised(name, false)
+	return nil
+}
+
+// wantedBytes is the size that the Integration asks for.
+func wantedBytes(info *jetstream.StreamInfo) int64 {
+	if n, err := strconv.ParseInt(info.Config.Metadata[metaMaxBytes], 10, 64); err == nil && n > 0 {
+		return n
+	}
+	return info.Config.MaxBytes
+}
+
+func isFull(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeStoreFailed
+}
+
+// trim up to what the floor, the de-duplication window and the reason for trimming allow.
+func (t *trimmer) trim(ctx context.Context, info *jetstream.StreamInfo, floor uint64) error {
+	stream, err := t.js.Stream(ctx, info.Config.Name)
+	if err != nil {
+		return err
+	}
+	info = stream.CachedInfo()
+	now := clock(info)
+	window, err := t.firstSince(ctx, info, now.Add(-info.Config.Duplicates))
+	if err != nil {
+		return err
+	}
+	old, err := t.firstSince(ctx, info, now.Add(-keepFor(info)))
+	if err != nil {
+		return err
+	}
+	target := min(floor+1, window, max(old, crowdedGoal(info)))
+	if target <= info.State.FirstSeq {
+		return nil
+	}
+	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(target)); err != nil {
+		return fmt.Errorf("purging up to sequence %d: %w", target, err)
+	}
+	t.log.V(1).Info("stream was trimmed", "stream", info.Config.Name, "first", target, "floor", floor)
+	return nil
+}
+
+// crowdedGoal is the first sequence to keep so that a stream above trimAbove comes down to trimTo, if its messages are of one size;
+// zero when there is room.
+func crowdedGoal(info *jetstream.StreamInfo) uint64 {
+	want, bytes := float64(wantedBytes(info)), float64(info.State.Bytes)
+	if want <= 0 || bytes <= trimAbove*want {
+		return 0
+	}
+	span := float64(info.State.LastSeq - info.State.FirstSeq + 1)
+	return info.State.FirstSeq + uint64(span*(bytes-trimTo*want)/bytes) + 1
+}
+
+// firstSince is the sequence of the first message stored at or after a time; the next to be stored, if there is none.
+func (t *trimmer) firstSince(ctx context.Context, info *jetstream.StreamInfo, since time.Time) (uint64, error) {
+	if info.State.Msgs == 0 || info.State.LastTime.Before(since) {
+		return info.State.LastSeq + 1, nil
+	}
+	found, err := t.get(ctx, info.Config.Name, map[string]any{"start_time": since.UTC(), "next_by_subj": ">", "no_hdr": true})
+	if err != nil {
+		return 0, err
+	}
+	if found.Sequence == 0 || found.Time.Before(since) {
+		// A message was stored since, by the state, and is not found: look again next time.
+		return info.State.FirstSeq, nil
+	}
+	return found.Sequence, nil
+}
+
+// storedMessage is what the leader of a stream says of one message.
+type storedMessage struct {
+	Sequence uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+}
+
+// get one message from the stream's leader; the zero value when there is none.
+func (t *trimmer) get(ctx context.Context, stream string, request map[string]any) (storedMessage, error) {
+	var answer struct {
+		Message *storedMessage `json:"message"`
+		Error   *apiError      `json:"error"`
+	}
+	if err := t.request(ctx, "STREAM.MSG.GET."+stream, request, &answer); err != nil {
+		return storedMessage{}, err
+	}
+	if answer.Error != nil {
+		if answer.Error.Code == 404 {
+			return storedMessage{}, nil
+		}
+		return storedMessage{}, answer.Error
+	}
+	if answer.Message == nil {
+		return storedMessage{}, nil
+	}
+	return *answer.Message, nil
+}
+
+func (t *trimmer) request(ctx context.Context, call string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	reply, err := t.nc.RequestWithContext(ctx, "$JS.API."+call, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", call, err)
+	}
+	return json.Unmarshal(reply.Data, answer)
+}
+
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrorCode   int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.ErrorCode) }
