@@ -148,7 +148,7 @@ type ExternalBroker struct {
 	// +required
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.split(',').all(u, u.matches('^(nats|tls)://[^/@]+$'))",message="url is a comma separated list of nats://host:port or tls://host:port, without user:password@"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(nats|tls)://[^/@, ]+(,(nats|tls)://[^/@, ]+)*$')",message="url is a list of nats://host:port or tls://host:port, comma separated without spaces and without user:password@"
 	URL string `json:"url"`
 	// replicas of each stream: 1, 3 or 5, at most as many as there are servers.
 	// +optional

@@ -1,0 +1,150 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metip/metip/api/v1alpha1"
+)
+
+var (
+	samples = manifestsBelow(filepath.Join(root, "config", "samples"))
+	invalid = manifestsBelow("invalid")
+)
+
+var _ = Describe("Samples", func() {
+	for _, path := range samples {
+		It("accepts "+filepath.Base(path), func(ctx SpecContext) {
+			namespace := newNamespace(ctx)
+			for _, object := range parseManifest(path) {
+				object.SetNamespace(namespace)
+				Expect(api.Create(ctx, object, strictly)).To(Succeed())
+			}
+		})
+	}
+
+	It("has every kind and every member of every union", func() {
+		for _, needle := range []string{
+			"kind: Broker", "managed:", "external:", "kind: Integration", "kind: Connector", "http: {}", "schedule:", "postgres:",
+			"bearer:", "basic:", "hmac:", "anonymous: {}", "kind: Route", "filter:", "transform:", "operation:",
+		} {
+			Expect(samples).To(ContainElement(Satisfy(func(path string) bool {
+				return bytes.Contains(readFile(path), []byte(needle))
+			})), "no sample has %q", needle)
+		}
+	})
+
+	It("lists every file in its kustomization", func() {
+		dir := filepath.Join(root, "config", "samples")
+		kustomization := struct{ Resources []string }{}
+		Expect(yaml.Unmarshal(readFile(filepath.Join(dir, "kustomization.yaml")), &kustomization)).To(Succeed())
+		files, err := filepath.Glob(filepath.Join(dir, "*-*.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		var names []string
+		for _, file := range files {
+			names = append(names, filepath.Base(file))
+		}
+		Expect(kustomization.Resources).To(ConsistOf(names))
+	})
+})
+
+// The first line of an invalid manifest is `# want: <part of the API server's message>`. All its documents but the last are applied first
+// and must be accepted; the last must be refused, so that a pair of documents tests an update.
+var _ = Describe("Invalid manifests", func() {
+	It("are many", func() { Expect(len(invalid)).To(BeNumerically(">=", 25)) })
+
+	for _, path := range invalid {
+		It("refuses "+filepath.Base(path), func(ctx SpecContext) {
+			want, ok := wantedMessage(readFile(path))
+			Expect(ok).To(BeTrue(), "the first line must be `# want: <message>`")
+			objects := parseManifest(path)
+			Expect(objects).NotTo(BeEmpty())
+
+			namespace := newNamespace(ctx)
+			for i, object := range objects {
+				object.SetNamespace(namespace)
+				err := apply(ctx, object)
+				if i < len(objects)-1 {
+					Expect(err).NotTo(HaveOccurred(), "document %d is there to be accepted", i+1)
+					continue
+				}
+				Expect(err).To(MatchError(ContainSubstring(want)))
+				AddReportEntry("message", err.Error())
+			}
+		})
+	}
+})
+
+// strictly makes unknown and duplicate fields an error, as kubectl does.
+var strictly = client.FieldValidation("Strict")
+
+// apply creates the object or, when it is there, replaces it, as `kubectl replace` does.
+func apply(ctx SpecContext, object *unstructured.Unstructured) error {
+	there := &unstructured.Unstructured{}
+	there.SetGroupVersionKind(object.GroupVersionKind())
+	if err := api.Get(ctx, client.ObjectKeyFromObject(object), there); err == nil {
+		object.SetResourceVersion(there.GetResourceVersion())
+		return api.Update(ctx, object, strictly)
+	}
+	return api.Create(ctx, object, strictly)
+}
+
+func wantedMessage(manifest []byte) (string, bool) {
+	first, _, _ := strings.Cut(string(manifest), "\n")
+	want, ok := strings.CutPrefix(first, "# want: ")
+	return strings.TrimSpace(want), ok && strings.TrimSpace(want) != ""
+}
+
+// manifestsBelow lists the YAML files below dir, but for kustomizations.
+func manifestsBelow(dir string) []string {
+	var paths []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".yaml" && entry.Name() != "kustomization.yaml" {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		panic(err) // before the suite runs there is nobody to report to
+	}
+	return paths
+}
+
+func readFile(path string) []byte {
+	GinkgoHelper()
+	content, err := os.ReadFile(path)
+	Expect(err).NotTo(HaveOccurred())
+	return content
+}
+
+// parseManifest reads the objects of MetIP's kinds in a file; others (a sample's Deployment) are not what is tested here.
+func parseManifest(path string) []*unstructured.Unstructured {
+	GinkgoHelper()
+	var objects []*unstructured.Unstructured
+	decoder := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(readFile(path))))
+	for {
+		document, err := decoder.Read()
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		Expect(err).NotTo(HaveOccurred())
+		object := &unstructured.Unstructured{}
+		Expect(yaml.Unmarshal(document, &object.Object)).To(Succeed(), path)
+		if object.GroupVersionKind().Group == v1alpha1.GroupVersion.Group {
+			objects = append(objects, object)
+		}
+	}
+}
