@@ -1,0 +1,66 @@
+package loopback
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/bus"
+)
+
+// DeduplicationWindow of the streams: the API's default.
+const DeduplicationWindow = 5 * time.Minute
+
+// Flow is a source, a Route and a sink in an Integration of their own.
+type Flow struct{ Integration, Source, Route, Destination, Sink string }
+
+// Stream of the flow's messages.
+func (f Flow) Stream() string { return contract.EventStream(Namespace, f.Integration) }
+
+// Durable of the flow's Route.
+func (f Flow) Durable() string { return contract.DurableName(Namespace, f.Route, f.Destination) }
+
+// Users of a flow, in NATS .creds format.
+type Users struct{ Source, Sink []byte }
+
+// Prepare makes the streams, the durable consumer and the users of a flow, as the operator's controllers do.
+func (b *Broker) Prepare(ctx context.Context, f Flow) (u Users, err error) {
+	session, err := b.registry.Session(b.name())
+	if err != nil {
+		return u, err
+	}
+	if _, err = session.EnsureStreams(ctx, bus.Streams{
+		Namespace: Namespace, Integration: f.Integration, UID: types.UID(f.Integration),
+		MaxBytes: 8 << 30, DeadMaxBytes: 128 << 20, Retention: 24 * time.Hour, DeduplicationWindow: DeduplicationWindow,
+	}); err != nil {
+		return u, err
+	}
+	if _, err = session.EnsureDurable(ctx, bus.Durable{
+		Stream: f.Stream(), Name: f.Durable(),
+		Filters: []string{
+			contract.EventFilter(Namespace, f.Integration, f.Source, ""),
+			contract.MarkSubject(Namespace, f.Integration),
+		},
+		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: 90 * time.Second,
+	}); err != nil {
+		return u, err
+	}
+	source, err := session.IssueUser(contract.UserName(Namespace, f.Source), contract.SourcePermissions(Namespace, f.Integration, f.Source), lifetime)
+	if err != nil {
+		return u, err
+	}
+	sink, err := session.IssueUser(contract.UserName(Namespace, f.Sink), contract.SinkPermissions(Namespace, f.Sink,
+		[]contract.SinkDestination{{Integration: f.Integration, Route: f.Route, Destination: f.Destination}}), lifetime)
+	return Users{Source: source.Creds, Sink: sink.Creds}, err
+}
+
+// Purge removes what a flow has stored.
+func (b *Broker) Purge(ctx context.Context, f Flow) error {
+	stream, err := b.js.Stream(ctx, f.Stream())
+	if err != nil {
+		return err
+	}
+	return stream.Purge(ctx)
+}

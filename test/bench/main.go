@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The flows that can be picked.
+const (
+	flowPipeline = "pipeline"
+	flowOperator = "operator"
+)
+
+type options struct {
+	flows    []string
+	short    bool
+	out      string
+	assets   string
+	profile  string
+	keep     bool
+	pipeline settings
+	operator operatorSettings
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := bench(ctx, o); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (o options, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flows := f.String("flows", flowPipeline+","+flowOperator, "what to measure, comma separated")
+	f.BoolVar(&o.short, "short", false, "one short round of each, to see that it works: the figures mean little")
+	f.StringVar(&o.out, "out", "out/bench.json", "where the figures go")
+	f.StringVar(&o.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"), "folder of etcd and kube-apiserver; left out, out/bin")
+	f.StringVar(&o.profile, "profile", "", "folder that CPU and memory profiles of the connectors under load go to; left out, none are taken")
+	f.BoolVar(&o.keep, "keep", false, "keep the temporary folder with logs, and print its name")
+	f.IntVar(&o.pipeline.rounds, "rounds", 3, "rounds of each load; the median is reported")
+	f.IntVar(&o.pipeline.connections, "connections", 32, "connections of the load")
+	f.IntVar(&o.pipeline.rate, "rate", 500, "messages a second of the open loop")
+	f.DurationVar(&o.pipeline.closed, "closed", 5*time.Second, "duration of a closed loop")
+	f.DurationVar(&o.pipeline.open, "open", 8*time.Second, "duration of an open loop")
+	f.IntVar(&o.operator.connectors, "objects", 200, "Connectors, and as many Routes, that the operator is given")
+	f.DurationVar(&o.operator.idle, "idle", time.Minute, "how long the operator is watched while nothing changes")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.flows = strings.Split(*flows, ",")
+	for _, flow := range o.flows {
+		if flow != flowPipeline && flow != flowOperator {
+			return o, fmt.Errorf("there is no flow %q: choose of %s, %s", flow, flowPipeline, flowOperator)
+		}
+	}
+	o.pipeline.warmUp = 2 * time.Second
+	if o.short {
+		o.pipeline.rounds, o.pipeline.closed, o.pipeline.open, o.pipeline.warmUp = 1, time.Second, 2*time.Second, time.Second
+		o.operator.connectors, o.operator.idle = min(o.operator.connectors, 20), min(o.operator.idle, 5*time.Second)
+	}
+	if o.assets == "" {
+		o.assets = filepath.Join("out", "bin")
+	}
+	o.assets, err = filepath.Abs(o.assets)
+	// Room for 40,000 messages a second.
+	o.pipeline.capacity = 40_000 * int(max(o.pipeline.closed, o.pipeline.warmUp).Seconds()+1)
+	return o, err
+}
+
+// bench runs the flows, and reports what was measured also when a later one failed.
+func bench(ctx context.Context, o options) (err error) {
+	dir, err := os.MkdirTemp("", "metip-bench-")
+	if err != nil {
+		return err
+	}
+	if o.keep {
+		_, _ = fmt.Fprintln(os.Stderr, "logs are in", dir)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	began := time.Now()
+	var figures results
+	for _, flow := range []struct {
+		name string
+		run  func(context.Context, string, options, *results) error
+	}{{flowPipeline, benchPipelines}, {flowOperator, benchOperator}} {
+		if !slices.Contains(o.flows, flow.name) {
+			continue
+		}
+		if failed := flow.run(ctx, dir, o, &figures); failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", flow.name, failed))
+		}
+	}
+	if len(figures.all) == 0 {
+		return err
+	}
+	if failed := figures.print(os.Stdout); failed != nil {
+		return errors.Join(err, failed)
+	}
+	_, _ = fmt.Fprintf(os.Stderr, "took %s, figures are in %s\n", time.Since(began).Round(time.Second), o.out)
+	return errors.Join(err, figures.write(o.out))
+}
