@@ -134,7 +134,7 @@ endif
 
 .PHONY: cluster-test
 cluster-test: cluster-build ## Test hack/cluster: its units, then a real cluster started, used, crashed and stopped.
-	@cd $(ROOT)/hack/cluster && GOWORK=off go vet ./... && GOWORK=off go test ./internal/... .
+	@cd $(ROOT)/hack/cluster && GOWORK=off go vet ./... && GOWORK=off go test ./...
 	@$(CLUSTER_TOOL) -root $(ROOT) selftest
 
 ##@ Images

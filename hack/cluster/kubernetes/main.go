@@ -1,5 +1,9 @@
+//go:build components
+
 // Command kubernetes is every Kubernetes component that the local cluster runs, in one binary: it is linked once
 // rather than six times. The name that it is called by (a symbolic link) chooses the component.
+//
+// The build tag keeps all of Kubernetes out of `go vet ./...` and the like, which it would slow down by minutes.
 package main
 
 import (

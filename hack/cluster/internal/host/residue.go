@@ -23,7 +23,7 @@ func RemoveResidue(state string) error {
 	return errors.Join(
 		removeIf(containerLogs, func(path string) bool {
 			target, err := os.Readlink(path)
-			return err == nil && strings.HasPrefix(target, state+"/")
+			return err == nil && below(target, state)
 		}),
 		removeIf(cniResults, func(path string) bool {
 			content, err := os.ReadFile(path)
@@ -46,13 +46,16 @@ func Residue(state string) []string {
 		for _, path := range paths {
 			target, _ := os.Readlink(path)
 			content, _ := os.ReadFile(path)
-			if strings.HasPrefix(target, state+"/") || bytes.Contains(content, []byte(state+"/")) {
+			if below(target, state) || bytes.Contains(content, []byte(state+"/")) {
 				left = append(left, "file "+path)
 			}
 		}
 	}
 	return left
 }
+
+// below tells whether a path leads into a folder.
+func below(path, dir string) bool { return strings.HasPrefix(path, dir+"/") }
 
 func removeIf(dir string, ours func(path string) bool) error {
 	paths, err := filepath.Glob(filepath.Join(dir, "*"))

@@ -13,7 +13,12 @@ import (
 )
 
 // writeArchive writes an OCI layout with a docker-save manifest.json beside it, over the same blobs.
-func writeArchive(img v1.Image, tag name.Tag, out string) error {
+func writeArchive(img v1.Image, imageName, out string) error {
+	tag, err := name.NewTag(imageName, name.WithDefaultRegistry(""))
+	if err != nil {
+		return err
+	}
+	os.Remove(out + noteSuffix) //nolint:errcheck // it would speak of another tar file
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
@@ -21,6 +26,7 @@ func writeArchive(img v1.Image, tag name.Tag, out string) error {
 	if err != nil {
 		return err
 	}
+	defer os.Remove(out + ".part") //nolint:errcheck // renamed if all went well
 	defer f.Close()
 	if err := writeEntries(tar.NewWriter(f), img, tag); err != nil {
 		return err

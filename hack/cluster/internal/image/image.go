@@ -5,8 +5,8 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
@@ -17,7 +17,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -36,18 +35,20 @@ type Spec struct {
 	Binaries   map[string]string // path in the image -> file
 }
 
-// Build makes the image.
-func Build(s Spec) (v1.Image, error) {
+// check refuses a specification that no image can be made of.
+func (s Spec) check() error {
+	if _, err := name.NewTag(s.Name, name.StrictValidation, name.WithDefaultRegistry("")); err != nil {
+		return fmt.Errorf("image name: %w; write for example localhost/metip:dev", err)
+	}
 	if _, ok := s.Binaries[s.Entrypoint]; !ok {
-		return nil, fmt.Errorf("image %s: the entry point %s is none of its binaries", s.Name, s.Entrypoint)
+		return fmt.Errorf("image %s: the entry point %s is none of its binaries", s.Name, s.Entrypoint)
 	}
-	content, err := layerTar(s.Binaries)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", s.Name, err)
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content)), nil
-	}, tarball.WithCompressionLevel(1), tarball.WithMediaType(types.OCILayer))
+	return nil
+}
+
+// build makes the image around the files of its one layer.
+func build(s Spec, files []byte) (v1.Image, error) {
+	layer, err := newLayer(files)
 	if err != nil {
 		return nil, err
 	}
@@ -134,12 +135,20 @@ func header(kind byte, name string, mode, size int64) *tar.Header {
 }
 
 // Write writes the image as a tar file that containerd, kind, podman and Docker all load, and returns its digest.
+// A tar file that was written of the same input is left as it is.
 func Write(s Spec, out string) (string, error) {
-	tag, err := name.NewTag(s.Name, name.StrictValidation, name.WithDefaultRegistry(""))
-	if err != nil {
-		return "", fmt.Errorf("image name: %w; write for example localhost/metip:dev", err)
+	if err := s.check(); err != nil {
+		return "", err
 	}
-	img, err := Build(s)
+	files, err := layerTar(s.Binaries)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", s.Name, err)
+	}
+	input := fmt.Sprintf("%d %s %s %s %x", format, s.Name, s.Entrypoint, s.Arch, sha256.Sum256(files))
+	if digest := written(out, input); digest != "" {
+		return digest, nil
+	}
+	img, err := build(s, files)
 	if err != nil {
 		return "", err
 	}
@@ -147,9 +156,30 @@ func Write(s Spec, out string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := writeArchive(img, tag, out); err != nil {
-		os.Remove(out + ".part") //nolint:errcheck // it may not have come that far
+	if err := writeArchive(img, s.Name, out); err != nil {
 		return "", fmt.Errorf("image %s: %w", s.Name, err)
 	}
-	return digest.String(), nil
+	return digest.String(), os.WriteFile(out+noteSuffix, []byte(input+"\n"+digest.String()+"\n"), 0o644)
+}
+
+// format is raised when the same input is to give another image.
+const format = 1
+
+// noteSuffix names the file beside a tar file that says what it was made of and its digest.
+const noteSuffix = ".made"
+
+// written is the digest of the tar file if it was made of the input.
+func written(out, input string) string {
+	if _, err := os.Stat(out); err != nil {
+		return ""
+	}
+	note, err := os.ReadFile(out + noteSuffix)
+	if err != nil {
+		return ""
+	}
+	made, digest, _ := strings.Cut(strings.TrimSpace(string(note)), "\n")
+	if made != input {
+		return ""
+	}
+	return digest
 }

@@ -34,7 +34,7 @@ type target struct {
 
 func targets(l layout.Layout) []target {
 	return []target{
-		{output: l.Binary("kubernetes"), packages: []string{"./kubernetes"}, stamped: true},
+		{output: l.Binary("kubernetes"), packages: []string{"./kubernetes"}, tags: "components", stamped: true},
 		{output: l.Binary("etcd"), packages: []string{"go.etcd.io/etcd/server/v3"}},
 		{output: l.Bin() + "/", tags: "no_btrfs,no_devmapper,no_zfs", packages: []string{
 			"github.com/containerd/containerd/v2/cmd/containerd",
@@ -94,9 +94,7 @@ func stamp(version string) string {
 	numbers := strings.Split(strings.TrimPrefix(version, "v"), ".")
 	var b strings.Builder
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		for key, value := range map[string]string{"gitVersion": version, "gitMajor": numbers[0], "gitMinor": numbers[1], "gitTreeState": "clean"} {
-			fmt.Fprintf(&b, " -X %s.%s=%s", pkg, key, value)
-		}
+		fmt.Fprintf(&b, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean", pkg, version, numbers[0], numbers[1])
 	}
 	return b.String()
 }
