@@ -293,4 +293,3 @@ func writeAccepted(w http.ResponseWriter, ids []string, batch bool) {
 }
 
 var jsonContentType = []string{"application/json"}
-
