@@ -18,7 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Version",type=string,priority=1,JSONPath=`.status.version`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="a Broker's name is at most 40 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of host names"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="a Broker's name is at most 40 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of host names",fieldPath=".metadata"
 type Broker struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
@@ -129,7 +129,7 @@ type ManagedBroker struct {
 
 // BrokerStorage is a server's volume.
 // +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume cannot shrink"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity('256Mi')) >= 0",message="size must be at least 256Mi"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity('256Mi')) >= 0",message="size must be at least 256Mi, for example 50Gi"
 // +kubebuilder:validation:XValidation:rule="has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)",message="the StorageClass of existing volumes cannot change: make a second Broker and move Integrations to it"
 type BrokerStorage struct {
 	// size of each server's volume, at least 256Mi. It can only grow.
@@ -148,7 +148,7 @@ type ExternalBroker struct {
 	// +required
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(nats|tls)://[^/@, ]+(,(nats|tls)://[^/@, ]+)*$')",message="url is a list of nats://host:port or tls://host:port, comma separated without spaces and without user:password@"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(nats|tls)://[^/@,[:space:][:cntrl:]]+(,(nats|tls)://[^/@,[:space:][:cntrl:]]+)*$')",message="url is a list of nats://host:port or tls://host:port, comma separated without spaces and without user:password@"
 	URL string `json:"url"`
 	// replicas of each stream: 1, 3 or 5, at most as many as there are servers.
 	// +optional

@@ -18,7 +18,7 @@ type HTTPSource struct {
 	// maxBodySize above which a request gets 413, at most 8Mi. A batch counts as one body.
 	// +optional
 	// +kubebuilder:default="1Mi"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi, for example 4Mi"
 	MaxBodySize *resource.Quantity `json:"maxBodySize,omitempty"`
 	// allowFrom limits who can reach the listener on the network (a NetworkPolicy's peers). Left out, every pod and address can.
 	// +optional
@@ -49,7 +49,7 @@ type ScheduleSource struct {
 	// catchUp is how far back a starting pod makes up for ticks that fell while no pod ran, at most the Integration's
 	// deduplicationWindow (which keeps a tick from being made twice) and never before the Connector existed. Left out, it is 1m.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="catchUp must be at most 24h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="catchUp must be at most 24h, for example 10m"
 	CatchUp *Duration `json:"catchUp,omitempty"`
 }
 
@@ -59,7 +59,7 @@ type HTTPSink struct {
 	// +required
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/{}@?# ]+(/[^{}?# ]*)?$')",message="url must be http:// or https://, a host and at most a path, without user:password@, query or {..}: expressions go into request.path"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/{}@?#[:space:][:cntrl:]]+(/[^{}?#[:space:][:cntrl:]]*)?$')",message="url must be http:// or https://, a host and at most a path, without user:password@, query or {..}: expressions go into request.path"
 	URL string `json:"url"`
 	// request that is made of each message. A Route's destination may replace it.
 	// +optional
@@ -160,7 +160,7 @@ type PostgresWrite struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=127
-	// +kubebuilder:validation:Pattern=`^[^."]+(\.[^."]+)?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^.\"[:cntrl:]]+([.][^.\"[:cntrl:]]+)?$')",message="table is schema.table, or table alone, without quotes"
 	Table string `json:"table"`
 	// keyColumns identify a row; the table needs a primary key or unique constraint over exactly these columns.
 	// +required

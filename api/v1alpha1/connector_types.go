@@ -20,7 +20,7 @@ import (
 // +kubebuilder:printcolumn:name="Integration",type=string,priority=1,JSONPath=`.spec.integrationRef.name`
 // +kubebuilder:printcolumn:name="Replicas",type=integer,priority=1,JSONPath=`.status.replicas`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Connector's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects and host names"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Connector's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects and host names",fieldPath=".metadata"
 type Connector struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
@@ -89,7 +89,7 @@ type Source struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$')",message="eventType is parts of letters, digits, - and _ with dots between them, for example custody.arrest"
 	EventType string `json:"eventType,omitempty"`
 	// format of the body: JSON (the default), XML, Text (UTF-8) or Binary. A body that is not in this format is refused at the door.
 	// +optional

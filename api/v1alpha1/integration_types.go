@@ -18,7 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Broker",type=string,priority=1,JSONPath=`.status.broker`
 // +kubebuilder:printcolumn:name="Retention",type=string,priority=1,JSONPath=`.spec.retention.period`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="an Integration's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="an Integration's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects",fieldPath=".metadata"
 type Integration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
@@ -55,7 +55,7 @@ type IntegrationSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9 ._:/-]*[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9 ._:/-]*[A-Za-z0-9])?$')",message="marking is letters, digits, spaces and . _ : / -, and begins and ends with a letter or digit, for example OFFICIAL-SENSITIVE"
 	Marking string `json:"marking,omitempty"`
 	// retention of messages.
 	// +optional
@@ -64,7 +64,7 @@ type IntegrationSpec struct {
 	// is acknowledged and nothing is stored twice. The broker holds the ids of the window in memory.
 	// +optional
 	// +kubebuilder:default="5m"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="deduplicationWindow must be between 1m and 24h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="deduplicationWindow must be between 1m and 24h, for example 30m"
 	DeduplicationWindow Duration `json:"deduplicationWindow,omitempty"`
 	// delivery that Routes inherit.
 	// +optional
@@ -96,16 +96,16 @@ type Owner struct {
 type Retention struct {
 	// period for which delivered messages stay on the bus, so that they can be replayed, at most 8760h. Left out, it is 24h.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="period must be at most 8760h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="period must be at most 8760h, for example 168h"
 	Period *Duration `json:"period,omitempty"`
 	// size of the stored messages at which the bus pushes back: sources answer 503 or stop reading, nothing is
 	// discarded. At least 8Mi; left out, it is 1Gi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="size must be at least 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="size must be at least 8Mi, for example 20Gi"
 	Size *resource.Quantity `json:"size,omitempty"`
 	// deadLettersSize of the stored dead letters at which Routes wait instead of adding to them. At least 8Mi; left out, it is 128Mi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi, for example 1Gi"
 	DeadLettersSize *resource.Quantity `json:"deadLettersSize,omitempty"`
 }
 

@@ -130,11 +130,11 @@ type Retry struct {
 	// backoff before the second attempt, from 10ms to 1h; it doubles with each attempt, with jitter, up to maxBackoff.
 	// Inherited; at last 1s.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="backoff must be between 10ms and 1h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="backoff must be between 10ms and 1h, for example 500ms"
 	Backoff *Duration `json:"backoff,omitempty"`
 	// maxBackoff is the longest pause between two attempts, from 10ms to 24h. Inherited; at last 5m.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="maxBackoff must be between 10ms and 24h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="maxBackoff must be between 10ms and 24h, for example 5m"
 	MaxBackoff *Duration `json:"maxBackoff,omitempty"`
 }
 
@@ -145,7 +145,7 @@ type Retry struct {
 type Delivery struct {
 	// timeout of one attempt, from 100ms to 15m. Inherited; at last 30s.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="timeout must be between 100ms and 15m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="timeout must be between 100ms and 15m, for example 30s"
 	Timeout *Duration `json:"timeout,omitempty"`
 	// retry policy for errors that may pass: the system is down, busy, or refuses our credentials. A message that the system
 	// will never accept goes to the dead letters at once.
