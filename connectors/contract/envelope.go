@@ -41,6 +41,8 @@ const (
 	HeaderDeadStream      = "metip-dead-stream"
 	HeaderDeadSequence    = "metip-dead-sequence"
 	HeaderDeadSubject     = "metip-dead-subject"
+	// HeaderDeadMessageID is the message id that the original had on the bus (Nats-Msg-Id), which idempotence keys derive from.
+	HeaderDeadMessageID = "metip-dead-message-id"
 )
 
 // Reasons of dead letters (HeaderDeadReason).

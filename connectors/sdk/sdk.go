@@ -51,8 +51,9 @@ type Source interface {
 
 // Publisher puts messages on the bus. It is safe for concurrent use.
 type Publisher interface {
-	// Publish checks each message first: its size, its type (the connector's own, or that and a dot and more) and that Data is in the source's
-	// format; ErrInvalid is wrapped otherwise, and then none of the call's messages is stored.
+	// Publish checks each message first: its size, its type (the connector's own, or that and a dot and more) and its attributes;
+	// ErrInvalid is wrapped otherwise, and then none of the call's messages is stored. That Data is in the source's format is for the
+	// system to check, see CheckFormat.
 	//
 	// It returns when the broker has confirmed all messages as stored (or as already stored before). On an error, none or
 	// some are stored, and repeating the call with the same ids stores none twice. errors.Is tells ErrFull, ErrInvalid and ErrSuspended apart;
