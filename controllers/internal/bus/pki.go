@@ -21,6 +21,8 @@ import (
 const (
 	dataCA    = "ca.crt"
 	dataCAKey = "ca.key"
+	// dataFormerKey signs while the newest authority rests.
+	dataFormerKey = "ca.former.key"
 	dataCert  = "tls.crt"
 	dataKey   = "tls.key"
 )
@@ -59,6 +61,9 @@ func RenewCertificates(data map[string][]byte, hosts []string, now time.Time) (m
 		if err != nil {
 			return nil, false, err
 		}
+		if key != nil {
+			out[dataFormerKey] = out[dataCAKey]
+		}
 		key, authorities = made, append([]*x509.Certificate{authority}, authorities...)
 		if out[dataCAKey], err = encodeKey(key); err != nil {
 			return nil, false, err
@@ -66,7 +71,11 @@ func RenewCertificates(data map[string][]byte, hosts []string, now time.Time) (m
 	}
 	out[dataCA] = encodeCertificates(authorities)
 	if !serves(out, authorities, hosts, now) {
-		cert, made, err := newCertificate(authorities[0], key, hosts, now)
+		signer := authorities[0]
+		if former, err := parseKey(out[dataFormerKey]); err == nil && !rested(signer, now) && len(authorities) > 1 && signs(authorities[1], former) {
+			signer, key = authorities[1], former
+		}
+		cert, made, err := newCertificate(signer, key, hosts, now)
 		if err != nil {
 			return nil, false, err
 		}
@@ -101,9 +110,8 @@ func serves(data map[string][]byte, authorities []*x509.Certificate, hosts []str
 	cert := certs[0]
 	newest := authorities[0]
 	if cert.CheckSignatureFrom(newest) != nil {
-		rested := now.Sub(newest.NotBefore) > authorityRest+clockSkew
 		signed := slices.ContainsFunc(authorities, func(a *x509.Certificate) bool { return cert.CheckSignatureFrom(a) == nil })
-		if rested || !signed {
+		if rested(newest, now) || !signed {
 			return false
 		}
 	}
@@ -121,6 +129,11 @@ func names(cert *x509.Certificate, host string) bool {
 // lived says that two thirds of a certificate's life are over.
 func lived(c *x509.Certificate, now time.Time) bool {
 	return now.After(c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3))
+}
+
+// rested says that every client knows an authority by now.
+func rested(authority *x509.Certificate, now time.Time) bool {
+	return now.Sub(authority.NotBefore) > authorityRest+clockSkew
 }
 
 func signs(cert *x509.Certificate, key *ecdsa.PrivateKey) bool {

@@ -21,10 +21,10 @@ import (
 // How a session watches its broker.
 const (
 	callTimeout   = 10 * time.Second
-	probeInterval = 2 * time.Second
+	probeInterval = time.Second
 	probeTimeout  = 2 * time.Second
 	// lostAfter is how long the broker may be silent before the session counts as lost.
-	lostAfter = 6 * time.Second
+	lostAfter = 4 * time.Second
 	// prepareInterval at which what the operator needs for itself is looked at again.
 	prepareInterval = 30 * time.Second
 )
@@ -161,18 +161,19 @@ func (s *session) run(ctx context.Context) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
 	var answered, prepared time.Time
+	missed := true
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.stale:
-			prepared = time.Time{}
+			prepared, missed = time.Time{}, true
 		case <-ticker.C:
 		}
 		err := s.probe(ctx)
 		if err == nil && time.Since(prepared) > prepareInterval {
-			if err = s.prepare(ctx); err == nil {
-				prepared = time.Now()
+			if err = s.prepare(ctx, missed); err == nil {
+				prepared, missed = time.Now(), false
 			}
 		}
 		switch {
@@ -198,15 +199,17 @@ func (s *session) probe(ctx context.Context) error {
 	return err
 }
 
-// prepare makes what the operator needs for itself and reads what it missed.
-func (s *session) prepare(ctx context.Context) error {
+// prepare makes what the operator needs for itself and, where it may have missed some, reads the reports.
+func (s *session) prepare(ctx context.Context, missed bool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if err := s.ensureStatusStream(ctx); err != nil {
 		return fmt.Errorf("stream %s: %w", contract.StatusStream, err)
 	}
-	if err := s.reports.load(ctx, s.nc, s.js); err != nil {
-		return fmt.Errorf("reading reports: %w", err)
+	if missed {
+		if err := s.reports.load(ctx, s.nc, s.js); err != nil {
+			return fmt.Errorf("reading reports: %w", err)
+		}
 	}
 	if err := s.claims.push(ctx); err != nil {
 		return fmt.Errorf("updating claims: %w", err)

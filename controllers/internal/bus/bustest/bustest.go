@@ -160,6 +160,11 @@ func (b *Broker) Connect(creds []byte, options ...nats.Option) *nats.Conn {
 
 // Dial is Connect, but returns the error.
 func (b *Broker) Dial(creds []byte, options ...nats.Option) (*nats.Conn, error) {
+	return b.DialURL(b.URL(), creds, options...)
+}
+
+// DialURL is Dial, to certain servers.
+func (b *Broker) DialURL(url string, creds []byte, options ...nats.Option) (*nats.Conn, error) {
 	encoded, err := jwt.ParseDecoratedJWT(creds)
 	if err != nil {
 		return nil, err
@@ -175,7 +180,7 @@ func (b *Broker) Dial(creds []byte, options ...nats.Option) (*nats.Conn, error) 
 		nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}),
 		nats.ReconnectWait(50 * time.Millisecond), nats.MaxReconnects(-1),
 	}, options...)
-	nc, err := nats.Connect(b.URL(), options...)
+	nc, err := nats.Connect(url, options...)
 	if err == nil {
 		b.t.Cleanup(nc.Close)
 	}
