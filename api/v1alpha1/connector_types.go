@@ -68,8 +68,10 @@ type ConnectorSpec struct {
 	// tls of the connection to the system or, where the Connector listens, of the listener.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
-	// replicas of the connector pod, at most 64. Left out, an autoscaler may set it; without one it is 1.
+	// replicas of the connector pod, from 0 to 64, by default 1. Leave it out of manifests where an autoscaler, or `kubectl scale`, sets
+	// it: applying a manifest without it changes nothing.
 	// +optional
+	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=64
 	Replicas *int32 `json:"replicas,omitempty"`
