@@ -106,6 +106,9 @@ func (m *measurement) run(ctx context.Context) error {
 	if err := m.sourceOnly(ctx, ref, metip); err != nil {
 		return err
 	}
+	if err := m.batches(ctx, metip); err != nil {
+		return err
+	}
 	return m.bareRef(ctx)
 }
 
@@ -179,6 +182,17 @@ func metrics(closed bool) []metric {
 	}
 }
 
+// wayIn are the metrics of a source alone.
+func wayIn() []metric {
+	return []metric{
+		{"accepted", "msg/s", higher, func(s sample) float64 { return s.accepted }, 0},
+		{"accept p50", "ms", lower, func(s sample) float64 { return milliseconds(s.ack50) }, 0},
+		{"accept p99", "ms", lower, func(s sample) float64 { return milliseconds(s.ack99) }, 0},
+		{"cpu source", "us/msg", lower, perMessage(func(s sample) time.Duration { return s.source }), 0},
+		{"cpu broker", "us/msg", lower, perMessage(func(s sample) time.Duration { return s.broker }), 0},
+	}
+}
+
 // report the medians of ref, then MetIP's beside them.
 func (m *measurement) report(load string, all map[string][]sample) {
 	refFlow, flow := m.flow(whole, nameRef, load), m.flow(whole, nameMetIP, load)
@@ -207,15 +221,34 @@ func (m *measurement) sourceOnly(ctx context.Context, ref, metip *pipeline) erro
 		return err
 	}
 	refFlow, flow := m.flow("http->stream", nameRef, load), m.flow("http->stream", nameMetIP, load)
-	for _, x := range []metric{
-		{"accepted", "msg/s", higher, func(s sample) float64 { return s.accepted }, 0},
-		{"accept p99", "ms", lower, func(s sample) float64 { return milliseconds(s.ack99) }, 0},
-		{"cpu source", "us/msg", lower, perMessage(func(s sample) time.Duration { return s.source }), 0},
-		{"cpu broker", "us/msg", lower, perMessage(func(s sample) time.Duration { return s.broker }), 0},
-	} {
+	for _, x := range wayIn() {
 		reference := of(all[nameRef], x.value)
 		m.figures.add(refFlow, x.name, reference, x.unit, x.better)
 		m.figures.add(flow, x.name, of(all[nameMetIP], x.value), x.unit, x.better).against(refFlow, reference)
+	}
+	return nil
+}
+
+// How the publisher is given batches: requests of CloudEvents over a few connections.
+const (
+	batchSize        = 100
+	batchConnections = 4
+)
+
+// batches measures the publisher by itself as far as a client can: many messages in one call.
+func (m *measurement) batches(ctx context.Context, metip *pipeline) error {
+	load := fmt.Sprintf("closed %d connections, batches of %d", batchConnections, batchSize)
+	_, _ = fmt.Fprintf(os.Stderr, "sync %s, source only, %s\n", m.mode, load)
+	put := func(ctx context.Context, r *run, address string) error {
+		return batchLoop(ctx, r, address, metip.flow.Source, batchConnections, batchSize, m.o.pipeline.closed)
+	}
+	all, err := alternate(ctx, m.t, m.n, m.o.pipeline, put, metip)
+	if err != nil {
+		return err
+	}
+	flow := m.flow("http->stream", nameMetIP, load)
+	for _, x := range wayIn() {
+		m.figures.add(flow, x.name, of(all[nameMetIP], x.value), x.unit, x.better)
 	}
 	return nil
 }

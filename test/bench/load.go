@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -21,7 +22,7 @@ type caller struct {
 	buffer []byte
 }
 
-func dial(ctx context.Context, address string, size int) (*caller, error) {
+func dial(ctx context.Context, address, contentType string) (*caller, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -30,13 +31,14 @@ func dial(ctx context.Context, address string, size int) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", u.RequestURI(), u.Host, size)
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: ", u.RequestURI(), u.Host, contentType)
 	return &caller{head: []byte(head), conn: conn, reader: bufio.NewReader(conn)}, nil
 }
 
 // post a body and return the answer's status.
 func (c *caller) post(body []byte) (int, error) {
-	c.buffer = append(append(c.buffer[:0], c.head...), body...)
+	c.buffer = strconv.AppendInt(append(c.buffer[:0], c.head...), int64(len(body)), 10)
+	c.buffer = append(append(c.buffer, "\r\n\r\n"...), body...)
 	if err := c.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return 0, err
 	}
@@ -54,10 +56,10 @@ func (c *caller) post(body []byte) (int, error) {
 // callers of a load.
 type callers []*caller
 
-func dialAll(ctx context.Context, address string, n, size int) (callers, error) {
+func dialAll(ctx context.Context, address, contentType string, n int) (callers, error) {
 	var all callers
 	for range n {
-		c, err := dial(ctx, address, size)
+		c, err := dial(ctx, address, contentType)
 		if err != nil {
 			all.close()
 			return nil, err
@@ -80,18 +82,28 @@ func (r *run) send(c *caller, index int, sent time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if status != http.StatusAccepted {
-		r.refused.Add(1)
-		return nil
-	}
-	r.accepted[index].Store(int64(time.Since(r.began)))
-	r.confirmed.Add(1)
+	r.answered(status, index)
 	return nil
 }
 
+// answered notes the answer to a request that held the messages.
+func (r *run) answered(status int, indices ...int) {
+	if status != http.StatusAccepted {
+		r.refused.Add(1)
+		return
+	}
+	now := int64(time.Since(r.began))
+	for _, i := range indices {
+		r.accepted[i].Store(now)
+	}
+	r.confirmed.Add(int64(len(indices)))
+}
+
+var errRoom = errors.New("the run has too little room for so many messages")
+
 // closedLoop sends over every connection, each message as soon as the one before it was answered, for the duration.
 func closedLoop(ctx context.Context, r *run, address string, connections int, duration time.Duration) error {
-	all, err := dialAll(ctx, address, connections, messageSize)
+	all, err := dialAll(ctx, address, "application/json", connections)
 	if err != nil {
 		return err
 	}
@@ -101,7 +113,7 @@ func closedLoop(ctx context.Context, r *run, address string, connections int, du
 		for time.Since(r.began) < duration && ctx.Err() == nil {
 			i, ok := r.take()
 			if !ok {
-				return errors.New("the run has too little room for so many messages")
+				return errRoom
 			}
 			if err := r.send(c, i, time.Since(r.began)); err != nil {
 				return err
@@ -111,9 +123,45 @@ func closedLoop(ctx context.Context, r *run, address string, connections int, du
 	})
 }
 
+// batchLoop is closedLoop with a batch of CloudEvents in each request.
+func batchLoop(ctx context.Context, r *run, address, eventType string, connections, size int, duration time.Duration) error {
+	all, err := dialAll(ctx, address, "application/cloudevents-batch+json", connections)
+	if err != nil {
+		return err
+	}
+	defer all.close()
+	r.began = time.Now()
+	return all.each(func(c *caller) error {
+		var body []byte
+		for time.Since(r.began) < duration && ctx.Err() == nil {
+			sent := int64(time.Since(r.began))
+			var indices []int
+			body = append(body[:0], '[')
+			for range size {
+				i, ok := r.take()
+				if !ok {
+					return errRoom
+				}
+				if len(indices) > 0 {
+					body = append(body, ',')
+				}
+				indices = append(indices, i)
+				body = fmt.Appendf(body, `{"specversion":"1.0","id":"%d","source":"/bench","type":%q,"data":%s}`, r.base+i, eventType, message(r.base+i))
+				r.sent[i].Store(sent)
+			}
+			status, err := c.post(append(body, ']'))
+			if err != nil {
+				return err
+			}
+			r.answered(status, indices...)
+		}
+		return ctx.Err()
+	})
+}
+
 // openLoop sends at a steady rate, whatever the answers: what waits for a free connection counts as latency.
 func openLoop(ctx context.Context, r *run, address string, connections, rate int, duration time.Duration) error {
-	all, err := dialAll(ctx, address, connections, messageSize)
+	all, err := dialAll(ctx, address, "application/json", connections)
 	if err != nil {
 		return err
 	}

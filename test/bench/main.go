@@ -78,8 +78,8 @@ func parse(args []string) (o options, err error) {
 		o.assets = filepath.Join("out", "bin")
 	}
 	o.assets, err = filepath.Abs(o.assets)
-	// Room for 40,000 messages a second.
-	o.pipeline.capacity = 40_000 * int(max(o.pipeline.closed, o.pipeline.warmUp).Seconds()+1)
+	// Room for 100,000 messages a second.
+	o.pipeline.capacity = 100_000 * int(max(o.pipeline.closed, o.pipeline.warmUp).Seconds()+1)
 	return o, err
 }
 

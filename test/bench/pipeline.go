@@ -29,12 +29,11 @@ func (p *pipeline) stop() {
 
 // sample is what one round of load showed.
 type sample struct {
-	throughput, accepted           float64
-	p50, p99, ack50, ack99         time.Duration
-	source, sink, broker           time.Duration
-	sourceRSS, sinkRSS             int64
-	messages, repeats, refused     int64
-	sourcePeak, sinkPeak, brokerMB int64
+	throughput, accepted       float64
+	p50, p99, ack50, ack99     time.Duration
+	source, sink, broker       time.Duration // CPU time of the processes
+	sourceRSS, sinkRSS         int64
+	messages, repeats, refused int64
 }
 
 // usage of the processes of a pipeline.
@@ -133,11 +132,11 @@ func (r *run) sample(delivers bool) (s sample) {
 	}
 	s.accepted = perSecond(s.messages, time.Duration(lastAccepted))
 	s.throughput = s.accepted
-	acks := r.latencies(r.accepted, 0)
+	acks := r.latencies(r.accepted)
 	s.ack50, s.ack99 = percentile(acks, 0.50), percentile(acks, 0.99)
 	if delivers {
 		s.throughput = perSecond(r.arrived.Load(), time.Duration(r.lastArrival.Load()))
-		all := r.latencies(r.delivered, 0)
+		all := r.latencies(r.delivered)
 		s.p50, s.p99 = percentile(all, 0.50), percentile(all, 0.99)
 	}
 	return s
@@ -217,8 +216,9 @@ func alternate(ctx context.Context, t *target, n *numbers, s settings, put load,
 			if err != nil {
 				return nil, err
 			}
-			_, _ = fmt.Fprintf(os.Stderr, "  round %d %-8s %6.0f msg/s  p50 %7.2f ms  p99 %7.2f ms  (%d messages, %d repeated, %d refused)\n",
-				i+1, p.name, x.throughput, milliseconds(x.p50), milliseconds(x.p99), x.messages, x.repeats, x.refused)
+			_, _ = fmt.Fprintf(os.Stderr, "  round %d %-6s %6.0f msg/s  end to end p50 %6.2f p99 %6.2f ms  accept p50 %6.2f p99 %6.2f ms  (%d messages, %d repeated, %d refused)\n",
+				i+1, p.name, x.throughput, milliseconds(x.p50), milliseconds(x.p99), milliseconds(x.ack50), milliseconds(x.ack99),
+				x.messages, x.repeats, x.refused)
 			all[p.name] = append(all[p.name], x)
 		}
 	}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/loopback"
@@ -73,12 +71,4 @@ func startRef(ctx context.Context, s *server, name, binary, to string) (p *pipel
 func (s *server) file(name string, data []byte) (string, error) {
 	path := filepath.Join(s.dir, name)
 	return path, os.WriteFile(path, data, 0o600)
-}
-
-func portOf(address string) string {
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(address, "http://"))
-	if err != nil {
-		return ""
-	}
-	return port
 }

@@ -83,28 +83,17 @@ func (r *run) arrive(index int) {
 	r.arrived.Add(1)
 }
 
-// latencies from sent to the other end, sorted, of messages sent after the warm-up.
-func (r *run) latencies(to []atomic.Int64, warmUp time.Duration) []time.Duration {
+// latencies from sent to the other end, sorted, of the messages that reached it.
+func (r *run) latencies(to []atomic.Int64) []time.Duration {
 	var all []time.Duration
 	for i := range min(int(r.next.Load()), len(r.sent)) {
 		sent, end := r.sent[i].Load(), to[i].Load()
-		if end > 0 && sent >= int64(warmUp) {
+		if end > 0 {
 			all = append(all, time.Duration(end-sent))
 		}
 	}
 	slices.Sort(all)
 	return all
-}
-
-// countBetween is the number of messages whose time lies in the window.
-func countBetween(times []atomic.Int64, from, to time.Duration) int {
-	n := 0
-	for i := range times {
-		if t := times[i].Load(); t >= int64(from) && t < int64(to) && t > 0 {
-			n++
-		}
-	}
-	return n
 }
 
 // target is the system that messages are delivered to: an HTTP server that notes when each arrives.
