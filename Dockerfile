@@ -10,7 +10,6 @@ COPY api api
 COPY cmd cmd
 COPY connectors connectors
 COPY controllers controllers
-# GOBIN does not bear cross-compilation, -o does.
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w" -o /out/ \
       ./cmd/manager ./cmd/connector github.com/nats-io/nats-server/v2 \
  && mkdir /out/etc \

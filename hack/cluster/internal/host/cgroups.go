@@ -58,7 +58,7 @@ func enableControllers(root string) error {
 	for _, controller := range strings.Fields(string(available)) {
 		err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
 		if err != nil && slices.Contains([]string{"cpu", "cpuset", "memory", "pids"}, controller) {
-			return fmt.Errorf("enable the %s controller in %s: %w", controller, root, err)
+			return fmt.Errorf("enable the %s controller in %s: %w; inside a container this is often refused: run on the machine itself", controller, root, err)
 		}
 	}
 	return nil

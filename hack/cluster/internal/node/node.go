@@ -46,15 +46,13 @@ func requireRoot(command string) error {
 	return nil
 }
 
+// ErrDown is Health's error where no cluster was started.
+var ErrDown = errors.New("the cluster is down")
+
 // Health says what is wrong with a cluster that should be running; nil: it answers and its node is ready.
 func (n *Node) Health(ctx context.Context) error {
-	if _, err := os.Stat(n.Layout.State()); err != nil {
-		return ErrDown
-	}
-	for _, name := range Components {
-		if !process.Read(n.Layout.PIDFile(name)).Alive() {
-			return fmt.Errorf("%s is not running", name)
-		}
+	if err := n.alive(); err != nil {
+		return err
 	}
 	client, err := kube.New(n.Layout)
 	if err != nil {
@@ -66,8 +64,29 @@ func (n *Node) Health(ctx context.Context) error {
 	return nodeReady(ctx, client)
 }
 
-// ErrDown is Health's error where no cluster was started.
-var ErrDown = errors.New("the cluster is down")
+// alive says which server has died.
+func (n *Node) alive() error {
+	if _, err := os.Stat(n.Layout.State()); err != nil {
+		return ErrDown
+	}
+	for _, name := range Components {
+		if !process.Read(n.Layout.PIDFile(name)).Alive() {
+			return fmt.Errorf("%s is not running", name)
+		}
+	}
+	return nil
+}
+
+// patientHealth is Health, but a cluster whose servers all live gets the time that a busy machine may take to
+// answer: who starts a cluster must not throw away one that others are using.
+func (n *Node) patientHealth(ctx context.Context) error {
+	return process.Until(ctx, patience, "the earlier cluster", func(ctx context.Context) error {
+		if err := n.alive(); err != nil {
+			return process.Fatal(err)
+		}
+		return n.Health(ctx)
+	})
+}
 
 func nodeReady(ctx context.Context, client *kube.Client) error {
 	var node struct {

@@ -32,9 +32,12 @@ func (n *Node) Up(ctx context.Context, dnsUpstream string) error {
 	}
 	defer unlock()
 	began := time.Now()
-	health := n.Health(ctx)
-	if health == nil {
+	health := n.patientHealth(ctx)
+	switch {
+	case health == nil:
 		return n.alreadyUp(ctx)
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
 	if err := n.prepare(ctx, health); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (n *Node) prepare(ctx context.Context, health error) error {
 			return err
 		}
 	} else {
-		n.Report("an earlier cluster is left over (%v); removing it", health)
+		n.Report("%v; removing it and starting anew", health)
 	}
 	if err := n.clean(ctx); err != nil {
 		return err

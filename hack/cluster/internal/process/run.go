@@ -43,6 +43,8 @@ func Until(ctx context.Context, limit time.Duration, what string, condition func
 
 type fatalError struct{ error }
 
+func (f fatalError) Unwrap() error { return f.error }
+
 // Fatal marks an error that waiting does not cure.
 func Fatal(err error) error { return fatalError{err} }
 
