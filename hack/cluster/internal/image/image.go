@@ -6,6 +6,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -119,11 +121,26 @@ func layerTar(binaries map[string]string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkStatic(content); err != nil {
+			return nil, fmt.Errorf("%s: %w", binaries[n], err)
+		}
 		if err := file(n, 0o555, content); err != nil {
 			return nil, err
 		}
 	}
 	return b.Bytes(), w.Close()
+}
+
+// checkStatic refuses a binary that asks for a dynamic loader: in the image it would end with "no such file".
+func checkStatic(content []byte) error {
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return nil //nolint:nilerr // no ELF file: data is welcome
+	}
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		return errors.New("it is linked dynamically, and the image has no loader; build it with CGO_ENABLED=0")
+	}
+	return nil
 }
 
 func header(kind byte, name string, mode, size int64) *tar.Header {

@@ -2,6 +2,9 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -148,6 +151,22 @@ func TestRefusals(t *testing.T) {
 		}
 		if _, err := os.Stat(out); err == nil {
 			t.Errorf("%s: a tar file was written", want)
+		}
+	}
+}
+
+func TestADynamicBinaryIsRefused(t *testing.T) {
+	for kind, refused := range map[elf.ProgType]bool{elf.PT_INTERP: true, elf.PT_LOAD: false} {
+		h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Phentsize: 56, Phnum: 1, Ehsize: 64, Shentsize: 64}
+		copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
+		var b bytes.Buffer
+		for _, part := range []any{h, elf.Prog64{Type: uint32(kind)}} {
+			if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := checkStatic(b.Bytes()); (err != nil) != refused {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }

@@ -148,6 +148,9 @@ func fingerprint(ctx context.Context, l layout.Layout) (string, error) {
 			return "", err
 		}
 		for _, path := range sources {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
 			name, err := filepath.Rel(l.Module(), path)
 			if err != nil {
 				return "", err
