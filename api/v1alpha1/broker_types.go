@@ -21,6 +21,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="a Broker's name is at most 40 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of host names",fieldPath=".metadata"
 type Broker struct {
 	metav1.TypeMeta   `json:",inline"`
+	// metadata is the standard metadata of an object.
+	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
@@ -52,7 +54,7 @@ type BrokerSpec struct {
 	// allowedNamespaces says whose Integrations may use this Broker: those of its own namespace (Same, the default), of All, or
 	// of the namespaces that a Selector picks by their labels.
 	// +optional
-	// +kubebuilder:default={from: Same}
+	// +default={"from": "Same"}
 	AllowedNamespaces *AllowedNamespaces `json:"allowedNamespaces,omitempty"`
 }
 
@@ -106,13 +108,13 @@ const (
 type ManagedBroker struct {
 	// replicas is the number of servers: 1, 3 or 5. Every stream is kept on 1 server, or on 3. It can only rise.
 	// +optional
-	// +kubebuilder:default=1
+	// +default=1
 	// +kubebuilder:validation:Enum=1;3;5
 	Replicas *int32 `json:"replicas,omitempty"`
 	// durability says when a message counts as stored. Fsync (the default): it is flushed to disk. Replicated: a majority of
 	// servers hold it in memory, which is faster, and a power failure of all of them can lose the last two minutes.
 	// +optional
-	// +kubebuilder:default=Fsync
+	// +default="Fsync"
 	Durability Durability `json:"durability,omitempty"`
 	// storage of each server.
 	// +required
@@ -120,7 +122,7 @@ type ManagedBroker struct {
 	// deletionPolicy of the volumes and keys when the Broker is deleted. Retain (the default) keeps them, and a Broker of the same
 	// name takes them up again.
 	// +optional
-	// +kubebuilder:default=Retain
+	// +default="Retain"
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 	// template of the server pods.
 	// +optional
@@ -152,7 +154,7 @@ type ExternalBroker struct {
 	URL string `json:"url"`
 	// replicas of each stream: 1, 3 or 5, at most as many as there are servers.
 	// +optional
-	// +kubebuilder:default=1
+	// +default=1
 	// +kubebuilder:validation:Enum=1;3;5
 	Replicas *int32 `json:"replicas,omitempty"`
 	// credentials is a Secret in the operator's namespace with the keys bus.creds (a user that may do everything in the account
@@ -168,7 +170,7 @@ type BrokerStatus struct {
 	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, ResolvedRefs, Deployed, Connected, StorageHealthy and Ready; Reconciling and Stalled while true.
+	// conditions that apply: Accepted, ResolvedRefs, Deployed, Connected, StorageHealthy and Ready; Reconciling and Stalled while true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -176,9 +178,11 @@ type BrokerStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// servers that are healthy, of those wanted, as 3/3.
 	// +optional
+	// +kubebuilder:validation:MaxLength=8
 	Servers string `json:"servers,omitempty"`
 	// version of the NATS servers that run.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
 	Version string `json:"version,omitempty"`
 	// integrations that use this Broker.
 	// +optional

@@ -11,13 +11,13 @@ import (
 type HTTPSource struct {
 	// path that is accepted, exactly. Others get 404.
 	// +optional
-	// +kubebuilder:default="/"
+	// +default="/"
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9/._~-]*$`
 	Path string `json:"path,omitempty"`
 	// maxBodySize above which a request gets 413, at most 8Mi. A batch counts as one body.
 	// +optional
-	// +kubebuilder:default="1Mi"
+	// +default="1Mi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi, for example 4Mi"
 	MaxBodySize *resource.Quantity `json:"maxBodySize,omitempty"`
 	// allowFrom limits who can reach the listener on the network (a NetworkPolicy's peers). Left out, every pod and address can.
@@ -37,13 +37,14 @@ type ScheduleSource struct {
 	Cron string `json:"cron"`
 	// timeZone by its IANA name, for example Europe/London.
 	// +optional
-	// +kubebuilder:default="Etc/UTC"
+	// +default="Etc/UTC"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	TimeZone string `json:"timeZone,omitempty"`
 	// body of the message, in the source's format. Left out, a JSON message says `{"scheduled": <time of the tick>}`; every message
 	// carries the tick's time as its `time` all the same.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=65536
 	Body string `json:"body,omitempty"`
 	// catchUp is how far back a starting pod makes up for ticks that fell while no pod ran, at most the Integration's
@@ -74,10 +75,11 @@ type HTTPMethod string
 type HTTPRequest struct {
 	// method of the request.
 	// +optional
-	// +kubebuilder:default=POST
+	// +default="POST"
 	Method HTTPMethod `json:"method,omitempty"`
 	// path that is added to the url, with query if need be, for example `/cases/{data.id}?force=true`.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:XValidation:rule="self.startsWith('/') || self.startsWith('?')",message="path must begin with / or ?"
 	Path Template `json:"path,omitempty"`
 	// headers of the request, by name. Content-Type is the message's own unless it is named here; Idempotency-Key is the message id.
@@ -122,7 +124,7 @@ type PostgresConnection struct {
 	Host string `json:"host"`
 	// port of the server.
 	// +optional
-	// +kubebuilder:default=5432
+	// +default=5432
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port *int32 `json:"port,omitempty"`
@@ -133,7 +135,7 @@ type PostgresConnection struct {
 	Database string `json:"database"`
 	// encryption is Required (the default; the server's certificate is checked against spec.tls.ca) or Disabled.
 	// +optional
-	// +kubebuilder:default=Required
+	// +default="Required"
 	Encryption Encryption `json:"encryption,omitempty"`
 }
 

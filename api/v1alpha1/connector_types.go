@@ -23,6 +23,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Connector's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects and host names",fieldPath=".metadata"
 type Connector struct {
 	metav1.TypeMeta   `json:",inline"`
+	// metadata is the standard metadata of an object.
+	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
@@ -53,7 +55,7 @@ type ConnectorSpec struct {
 	// integrationRef names the Integration of this namespace that the Connector belongs to; left out, it is the one called `default`.
 	// It cannot change.
 	// +optional
-	// +kubebuilder:default={name: default}
+	// +default={"name": "default"}
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Connector cannot move to another Integration: its messages would stay behind"
 	IntegrationRef LocalRef `json:"integrationRef,omitempty,omitzero"`
 	// source takes messages in from the system.
@@ -71,7 +73,7 @@ type ConnectorSpec struct {
 	// replicas of the connector pod, from 0 to 64, by default 1. Leave it out of manifests where an autoscaler, or `kubectl scale`, sets
 	// it: applying a manifest without it changes nothing.
 	// +optional
-	// +kubebuilder:default=1
+	// +default=1
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=64
 	Replicas *int32 `json:"replicas,omitempty"`
@@ -95,7 +97,7 @@ type Source struct {
 	EventType string `json:"eventType,omitempty"`
 	// format of the body: JSON (the default), XML, Text (UTF-8) or Binary. A body that is not in this format is refused at the door.
 	// +optional
-	// +kubebuilder:default=JSON
+	// +default="JSON"
 	Format Format `json:"format,omitempty"`
 	// http listens for HTTP requests.
 	// +optional
@@ -170,7 +172,7 @@ type HMACAuth struct {
 	Key SecretKey `json:"key"`
 	// header that carries the signature.
 	// +optional
-	// +kubebuilder:default=X-Signature-256
+	// +default="X-Signature-256"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
@@ -182,7 +184,7 @@ type ConnectorStatus struct {
 	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, ResolvedRefs, Programmed, Deployed, Connected, Suspended and Ready; Reconciling and Stalled while true.
+	// conditions that apply: Accepted, ResolvedRefs, Programmed, Deployed, Connected, Suspended and Ready; Reconciling and Stalled while true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -190,12 +192,15 @@ type ConnectorStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// role is Source or Sink.
 	// +optional
+	// +kubebuilder:validation:MaxLength=16
 	Role string `json:"role,omitempty"`
 	// type of the system, as its member is called: http, postgres.
 	// +optional
+	// +kubebuilder:validation:MaxLength=32
 	Type string `json:"type,omitempty"`
 	// endpoint that the Connector talks to or listens on, without credentials.
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
 	Endpoint string `json:"endpoint,omitempty"`
 	// attachedRoutes is the number of Routes that name this Connector.
 	// +optional
@@ -205,9 +210,11 @@ type ConnectorStatus struct {
 	Replicas int32 `json:"replicas"`
 	// selector of the pods, for autoscalers.
 	// +optional
+	// +kubebuilder:validation:MaxLength=512
 	Selector string `json:"selector,omitempty"`
 	// configHash of the configuration that the pods should run.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
 	ConfigHash string `json:"configHash,omitempty"`
 	// credentialExpiry is when the broker credential of the pods expires; it is renewed well before.
 	// +optional

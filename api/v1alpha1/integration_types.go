@@ -21,10 +21,12 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="an Integration's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of subjects",fieldPath=".metadata"
 type Integration struct {
 	metav1.TypeMeta   `json:",inline"`
+	// metadata is the standard metadata of an object.
+	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +optional
-	// +kubebuilder:default={}
+	// +default={}
 	Spec IntegrationSpec `json:"spec,omitempty,omitzero"`
 	// status is what was found.
 	// +optional
@@ -63,7 +65,7 @@ type IntegrationSpec struct {
 	// deduplicationWindow for which the bus remembers message ids, from 1m to 24h: a source that sends a message again within it
 	// is acknowledged and nothing is stored twice. The broker holds the ids of the window in memory.
 	// +optional
-	// +kubebuilder:default="5m"
+	// +default="5m"
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="deduplicationWindow must be between 1m and 24h, for example 30m"
 	DeduplicationWindow Duration `json:"deduplicationWindow,omitempty"`
 	// delivery that Routes inherit.
@@ -75,7 +77,7 @@ type IntegrationSpec struct {
 	// deletionPolicy of the stored messages when the Integration is deleted. Retain (the default) keeps them in the Broker, and an
 	// Integration of the same name takes them up again.
 	// +optional
-	// +kubebuilder:default=Retain
+	// +default="Retain"
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 
@@ -114,7 +116,7 @@ type IntegrationStatus struct {
 	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, ResolvedRefs, Programmed, StorageHealthy, Suspended and Ready; Reconciling and Stalled while true.
+	// conditions that apply: Accepted, ResolvedRefs, Programmed, StorageHealthy, Suspended and Ready; Reconciling and Stalled while true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -122,11 +124,14 @@ type IntegrationStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// connectors that are ready, of those that name this Integration, as 3/4.
 	// +optional
+	// +kubebuilder:validation:MaxLength=16
 	Connectors string `json:"connectors,omitempty"`
 	// routes that are ready, of those in this Integration, as 3/4.
 	// +optional
+	// +kubebuilder:validation:MaxLength=16
 	Routes string `json:"routes,omitempty"`
 	// broker that holds the streams, as namespace/name.
 	// +optional
+	// +kubebuilder:validation:MaxLength=128
 	Broker string `json:"broker,omitempty"`
 }

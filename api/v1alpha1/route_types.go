@@ -19,6 +19,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",message="a Route's name is at most 52 of a-z, 0-9 and '-', begins with a letter and has no dots: it becomes part of the durable consumer's name",fieldPath=".metadata"
 type Route struct {
 	metav1.TypeMeta   `json:",inline"`
+	// metadata is the standard metadata of an object.
+	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 	// spec is what is wanted.
 	// +required
@@ -53,7 +55,7 @@ type RouteSpec struct {
 	// integrationRef names the Integration of this namespace whose messages the Route carries; left out, it is the one called
 	// `default`. It cannot change.
 	// +optional
-	// +kubebuilder:default={name: default}
+	// +default={"name": "default"}
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Route cannot move to another Integration: what it still owes would stay behind"
 	IntegrationRef LocalRef `json:"integrationRef,omitempty,omitzero"`
 	// from names the source Connectors whose messages are read.
@@ -65,7 +67,7 @@ type RouteSpec struct {
 	// start is where a new Route begins to read: at its Creation (the default), or at the Earliest message that the bus still holds.
 	// It cannot change.
 	// +optional
-	// +kubebuilder:default=Creation
+	// +default="Creation"
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="start cannot change: make another Route that starts where you want it"
 	Start RouteStart `json:"start,omitempty"`
 	// filter is a CEL expression that yields a boolean; messages for which it is false are not delivered.
@@ -172,7 +174,7 @@ type RouteStatus struct {
 	// observedGeneration is the generation that the conditions speak of; -1 means not seen yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, ResolvedRefs, Programmed, Connected, Suspended and Ready; Reconciling and Stalled while true.
+	// conditions that apply: Accepted, ResolvedRefs, Programmed, Connected, Suspended and Ready; Reconciling and Stalled while true.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -180,11 +182,13 @@ type RouteStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// from names the source Connectors, for the printer.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	From string `json:"from,omitempty"`
 	// to names the destination Connectors, for the printer.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	To string `json:"to,omitempty"`
-	// destinations, each with its own conditions.
+	// destinations of the Route, each with its own conditions.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -197,7 +201,7 @@ type DestinationStatus struct {
 	// name of the destination.
 	// +required
 	Name ObjectName `json:"name"`
-	// conditions of the destination: Programmed (it has its durable consumer) and Connected (the pods deliver).
+	// conditions of the destination are Programmed (it has its durable consumer) and Connected (the pods deliver).
 	// +optional
 	// +listType=map
 	// +listMapKey=type

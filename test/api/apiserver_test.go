@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -196,10 +195,11 @@ func installedCRDs() []*apiextensionsv1.CustomResourceDefinition {
 // kubectl runs it against the test's API server and returns the lines that it prints, with single spaces between the words.
 func kubectl(args ...string) []string {
 	GinkgoHelper()
-	file := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
-	Expect(os.WriteFile(file, env.KubeConfig, 0o600)).To(Succeed())
-	control := env.ControlPlane.KubeCtl()
-	control.Opts = []string{"--kubeconfig", file, "--cache-dir", GinkgoT().TempDir()}
+	user, err := env.AddUser(envtest.User{Name: "on-call", Groups: []string{"system:masters"}}, nil)
+	Expect(err).NotTo(HaveOccurred())
+	control, err := user.Kubectl()
+	Expect(err).NotTo(HaveOccurred())
+	control.Opts = append(control.Opts, "--cache-dir="+GinkgoT().TempDir())
 	stdout, stderr, err := control.Run(args...)
 	complaint, readErr := io.ReadAll(stderr)
 	Expect(readErr).NotTo(HaveOccurred())
