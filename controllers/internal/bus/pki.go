@@ -23,8 +23,8 @@ const (
 	dataCAKey = "ca.key"
 	// dataFormerKey signs while the newest authority rests.
 	dataFormerKey = "ca.former.key"
-	dataCert  = "tls.crt"
-	dataKey   = "tls.key"
+	dataCert      = "tls.crt"
+	dataKey       = "tls.key"
 )
 
 const (

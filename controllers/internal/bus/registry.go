@@ -12,8 +12,8 @@ import (
 // Registry holds the sessions of all Brokers. The Broker controller sets and removes them; everybody else looks them up.
 type Registry struct {
 	log        logr.Logger
-	connectors *audience
-	brokers    *audience
+	connectors *notifier
+	brokers    *notifier
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -31,9 +31,10 @@ var _ Sessions = (*Registry)(nil)
 
 // NewRegistry is empty. Its sessions last until ctx ends or Close is called.
 func NewRegistry(ctx context.Context, log logr.Logger) *Registry {
-	r := &Registry{log: log, sessions: map[types.NamespacedName]registered{}}
+	r := &Registry{log: log, connectors: newNotifier(), brokers: newNotifier(), sessions: map[types.NamespacedName]registered{}}
 	r.ctx, r.cancel = context.WithCancel(ctx)
-	r.connectors, r.brokers = &audience{ctx: r.ctx}, &audience{ctx: r.ctx}
+	go r.connectors.run(r.ctx)
+	go r.brokers.run(r.ctx)
 	return r
 }
 
@@ -120,37 +121,12 @@ func (r *Registry) Connection(broker types.NamespacedName) (Connection, bool) {
 }
 
 // Connectors implements Sessions.
-func (r *Registry) Connectors() <-chan types.NamespacedName { return r.connectors.join() }
+func (r *Registry) Connectors() <-chan types.NamespacedName { return r.connectors.out }
 
 // Brokers implements Sessions.
-func (r *Registry) Brokers() <-chan types.NamespacedName { return r.brokers.join() }
+func (r *Registry) Brokers() <-chan types.NamespacedName { return r.brokers.out }
 
-// audience passes names on to everybody who has joined.
-type audience struct {
-	ctx context.Context
-
-	mu      sync.Mutex
-	members []*notifier
-}
-
-func (a *audience) join() <-chan types.NamespacedName {
-	n := newNotifier()
-	go n.run(a.ctx)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.members = append(a.members, n)
-	return n.out
-}
-
-func (a *audience) add(name types.NamespacedName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, n := range a.members {
-		n.add(name)
-	}
-}
-
-// notifier passes names on to one. Adding never blocks, and a name that waits already is not added again.
+// notifier passes names on. Adding never blocks, and a name that waits already is not added again.
 type notifier struct {
 	out chan types.NamespacedName
 

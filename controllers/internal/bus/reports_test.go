@@ -34,11 +34,10 @@ func TestReportsReachTheOperatorAndSurviveItsRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	nc := b.Connect(user.Creds)
-	changes := registry.Connectors()
 	told := func(want bool) {
 		t.Helper()
 		select {
-		case got := <-changes:
+		case got := <-registry.Connectors():
 			if !want || got != (types.NamespacedName{Namespace: "ns", Name: "src"}) {
 				t.Errorf("told of %s", got)
 			}

@@ -47,9 +47,9 @@ type Sessions interface {
 	// Session of a Broker; ErrUnreachable is wrapped while there is none.
 	Session(broker types.NamespacedName) (Session, error)
 	// Connectors is told of every connector whose reports changed in a way that matters to its status (not of mere repeats), or that
-	// fell silent. Each call gives a channel of its own, which hears of everything from then on; nobody has to keep up.
+	// fell silent.
 	Connectors() <-chan types.NamespacedName
-	// Brokers is told of every Broker whose session was gained or lost, on a channel of its own as with Connectors.
+	// Brokers is told of every Broker whose session was gained or lost.
 	Brokers() <-chan types.NamespacedName
 }
 
