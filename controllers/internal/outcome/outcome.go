@@ -28,6 +28,8 @@ type Error struct {
 	Reason string
 	// Unknown: the condition becomes Unknown instead of False.
 	Unknown bool
+	// Hold: nothing is known yet, so that the status stays as it is.
+	Hold bool
 	// After is when to look again; for Terminal, zero means never.
 	After time.Duration
 	Err   error
@@ -55,6 +57,11 @@ func Stall(reason, format string, a ...any) *Error {
 // Wait is for something that comes by itself.
 func Wait(reason, format string, a ...any) *Error {
 	return &Error{Class: Waiting, Reason: reason, After: DefaultWait, Err: fmt.Errorf(format, a...)}
+}
+
+// Hold waits without touching the status: the operator has just started and cannot tell yet.
+func Hold(after time.Duration, format string, a ...any) *Error {
+	return &Error{Class: Waiting, Hold: true, After: after, Err: fmt.Errorf(format, a...)}
 }
 
 // Retry is a transient error with a reason of its own.

@@ -93,6 +93,9 @@ func (r *Reconciler[T, S]) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		scope = r.Scope(obj)
 	}
 	failed, err := r.runPhases(ctx, scope)
+	if _, e := outcome.Of(err); e != nil && e.Hold {
+		return ctrl.Result{RequeueAfter: e.After}, nil
+	}
 	r.SetStatus(scope, err, failed)
 	r.setProgress(obj, err)
 	if patchErr := r.patchStatus(ctx, before, obj); patchErr != nil {

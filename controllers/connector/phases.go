@@ -1,0 +1,117 @@
+package connector
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/apply"
+	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/outcome"
+	"github.com/metip/metip/controllers/internal/reconcile"
+	"github.com/metip/metip/controllers/internal/systems"
+	"github.com/metip/metip/controllers/internal/validate"
+)
+
+func (r *Reconciler) phases() []reconcile.Phase[*scope] {
+	return []reconcile.Phase[*scope]{
+		{Condition: v1alpha1.ConditionAccepted, Run: r.reconcileAccepted},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: r.observe},
+		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileRefresh},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.areaErr }},
+		{Condition: v1alpha1.ConditionProgrammed, Run: func(_ context.Context, s *scope) error { return s.area.Programmed() }},
+		{Condition: v1alpha1.ConditionAccepted, Run: r.reconcileConfig},
+		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileCredentials},
+		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileChildren},
+		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileRollout},
+	}
+}
+
+// reconcileAccepted compiles what the schema cannot check. What runs goes on running while the new spec is refused.
+func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
+	system, err := systems.Of(s.connector)
+	if err == nil {
+		s.system = system
+	}
+	if invalid := validate.Outcome(r.Valid.Connector(s.connector)); invalid != nil {
+		if err := r.observe(ctx, s); err != nil { // the status says how the pods are all the same
+			return err
+		}
+		return invalid
+	}
+	return nil
+}
+
+// reconcileConfig compiles the configuration, and holds a sink's back while Routes are still being changed.
+func (r *Reconciler) reconcileConfig(_ context.Context, s *scope) error {
+	config, err := compile.Config(s.connector, s.area.Integration, s.system, s.area.Session.Client(), s.routes)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	if len(raw) > compile.MaxConfigSize {
+		return outcome.Stall(v1alpha1.ReasonConfigTooLarge,
+			"the configuration has %d KB with %d destinations, and at most %d KB fit: spread the Routes over several Connectors",
+			len(raw)>>10, len(s.routes), compile.MaxConfigSize>>10).On(v1alpha1.ConditionAccepted)
+	}
+	if s.isSink() {
+		if s.settling = r.settler.wait(s.key(), config.Hash, s.deployedHash(), s.now); s.settling > 0 {
+			return outcome.Wait(v1alpha1.ReasonProgressing, "Routes of this Connector have just changed; the new configuration is rolled out in a moment").
+				On(v1alpha1.ConditionDeployed).In(s.settling)
+		}
+	}
+	s.config, s.configJSON = config, raw
+	return nil
+}
+
+// reconcileChildren makes what Kubernetes runs.
+func (r *Reconciler) reconcileChildren(ctx context.Context, s *scope) error {
+	configMap, err := buildConfigMap(s)
+	if err != nil {
+		return err
+	}
+	deployment := buildDeployment(s, r.Defaults)
+	service := buildService(s)
+	type child struct {
+		obj  client.Object
+		opts []apply.Option
+	}
+	list := []child{
+		{buildServiceAccount(s), nil},
+		{buildNetworkPolicy(s), nil},
+		{configMap, []apply.Option{apply.MetadataOnly}},
+		{deployment, nil},
+	}
+	if s.system.Listens {
+		list = append(list, child{service, nil})
+	} else if _, err := r.Apply.Delete(ctx, s.connector, service); err != nil {
+		return fmt.Errorf("deleting Service: %w", err)
+	}
+	for _, c := range list {
+		if _, err := r.Apply.Apply(ctx, s.connector, c.obj, c.opts...); err != nil {
+			return err
+		}
+	}
+	s.deployment = deployment
+	return nil
+}
+
+// permissions of the pods' broker user.
+func (s *scope) permissions() contract.Permissions {
+	c := s.connector
+	if !s.isSink() {
+		return contract.SourcePermissions(c.Namespace, s.area.Integration.Name, c.Name)
+	}
+	var destinations []contract.SinkDestination
+	for _, route := range s.config.Sink.Routes {
+		destinations = append(destinations, contract.SinkDestination{Integration: route.Integration, Route: route.Name, Destination: route.Destination})
+	}
+	return contract.SinkPermissions(c.Namespace, c.Name, destinations)
+}

@@ -1,0 +1,124 @@
+package compile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/systems"
+)
+
+// MaxConfigSize of a compiled configuration, in bytes; the API server takes 1 MiB with everything around it.
+const MaxConfigSize = 900 << 10
+
+// hashLength of a configuration, in hexadecimal digits.
+const hashLength = 10
+
+// Config of a Connector. routes are the destinations that end in it, compiled; only a sink has them.
+func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, broker contract.Broker, routes []contract.Route) (contract.Config, error) {
+	options, err := s.OptionsJSON()
+	if err != nil {
+		return contract.Config{}, fmt.Errorf("options of %s: %w", s.Name, err)
+	}
+	out := contract.Config{
+		Version: contract.ConfigVersion,
+		Connector: contract.Connector{
+			Namespace: c.Namespace, Name: c.Name, UID: string(c.UID), Generation: c.Generation,
+			Created: c.CreationTimestamp.UTC(), Integration: i.Name,
+		},
+		Broker: broker,
+		Auth:   auth(c.Spec.Auth),
+		TLS:    tls(c.Spec.TLS),
+	}
+	system := contract.System{Type: s.Name, Options: options}
+	if c.Spec.Source != nil {
+		out.Connector.Marking = i.Spec.Marking
+		out.Source = &contract.Source{
+			System: system, EventType: c.Spec.Source.EventType, Format: string(c.Spec.Source.Format),
+			Suspended:           Suspended(c.Spec.Suspend, i.Spec.Suspend),
+			DeduplicationWindow: contract.Duration(DeduplicationWindow(i)),
+		}
+		if out.Source.EventType == "" {
+			out.Source.EventType = c.Name
+		}
+		if out.Source.Format == "" {
+			out.Source.Format = string(v1alpha1.FormatJSON)
+		}
+	} else {
+		routes = slices.Clone(routes)
+		slices.SortFunc(routes, func(a, b contract.Route) int {
+			return strings.Compare(a.Name+"/"+a.Destination, b.Name+"/"+b.Destination)
+		})
+		out.Sink = &contract.Sink{System: system, Routes: routes}
+	}
+	out.Hash, err = hash(out)
+	return out, err
+}
+
+// hash of a configuration without generations: scaling or suspending changes them, and concerns no pod.
+func hash(c contract.Config) (string, error) {
+	c.Hash, c.Connector.Generation = "", 0
+	if c.Sink != nil {
+		sink := *c.Sink
+		sink.Routes = slices.Clone(sink.Routes)
+		for n := range sink.Routes {
+			sink.Routes[n].Generation = 0
+		}
+		c.Sink = &sink
+	}
+	return digest(c)
+}
+
+func digest(v any) (string, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])[:hashLength], nil
+}
+
+// Suspended tells whether any of the switches is on.
+func Suspended(switches ...*bool) bool {
+	return slices.ContainsFunc(switches, func(s *bool) bool { return s != nil && *s })
+}
+
+func auth(a *v1alpha1.Auth) contract.Auth {
+	switch {
+	case a == nil:
+		return contract.Auth{Kind: contract.AuthNone}
+	case a.Basic != nil:
+		return contract.Auth{Kind: contract.AuthBasic, SecretName: a.Basic.Secret.Name, Keys: []string{"username", "password"}}
+	case a.Bearer != nil:
+		return contract.Auth{Kind: contract.AuthBearer, SecretName: a.Bearer.Token.Name, Keys: []string{a.Bearer.Token.Key}}
+	case a.HMAC != nil:
+		return contract.Auth{Kind: contract.AuthHMAC, Header: a.HMAC.Header, SecretName: a.HMAC.Key.Name, Keys: []string{a.HMAC.Key.Key}}
+	default:
+		return contract.Auth{Kind: contract.AuthAnonymous}
+	}
+}
+
+func tls(t *v1alpha1.TLS) *contract.TLS {
+	if t == nil {
+		return nil
+	}
+	out := &contract.TLS{ServerName: t.ServerName}
+	if t.CA != nil {
+		out.CA = true
+		if k := t.CA.Secret; k != nil {
+			out.CAFrom = "secret " + k.Name + " key " + k.Key
+		} else if k := t.CA.ConfigMap; k != nil {
+			out.CAFrom = "configMap " + k.Name + " key " + k.Key
+		}
+	}
+	if t.Certificate != nil {
+		out.Certificate = true
+		out.CertificateFrom = "secret " + t.Certificate.Name
+	}
+	return out
+}

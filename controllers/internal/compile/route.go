@@ -1,0 +1,89 @@
+package compile
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/systems"
+)
+
+// Route is one destination of a Route, as the pods of its Connector run it.
+func Route(i *v1alpha1.Integration, r *v1alpha1.Route, d *v1alpha1.Destination) (contract.Route, error) {
+	out := contract.Route{
+		Name: r.Name, UID: string(r.UID), Generation: r.Generation,
+		Destination: string(d.Name), Integration: i.Name,
+		Stream:   contract.EventStream(r.Namespace, i.Name),
+		Durable:  contract.DurableName(r.Namespace, r.Name, string(d.Name)),
+		Delivery: Delivery(d.Delivery, r.Spec.Delivery, i.Spec.Delivery),
+	}
+	out.Steps = mediation("", r.Spec.Filter, r.Spec.Steps)
+	out.Steps = append(out.Steps, mediation("to["+string(d.Name)+"].", d.Filter, d.Steps)...)
+	if op := systems.OperationOf(d.Operation); op != nil {
+		raw, err := op.OptionsJSON()
+		if err != nil {
+			return out, fmt.Errorf("operation of destination %s: %w", d.Name, err)
+		}
+		out.Operation = raw
+	}
+	return out, nil
+}
+
+// mediation is a filter and steps, in order, each named by its field.
+func mediation(prefix string, filter v1alpha1.Expression, list []v1alpha1.Step) []contract.Step {
+	var out []contract.Step
+	if filter != "" {
+		out = append(out, contract.Step{Name: prefix + "filter", Filter: string(filter)})
+	}
+	for n, s := range list {
+		step := contract.Step{Name: fmt.Sprintf("%ssteps[%d]", prefix, n), Filter: string(s.Filter)}
+		if s.Name != "" {
+			step.Name += " (" + string(s.Name) + ")"
+		}
+		if s.Transform != nil {
+			step.JQ = s.Transform.JQ
+		}
+		out = append(out, step)
+	}
+	return out
+}
+
+// RouteDigest is of everything but the generation, which changes without meaning (suspend, replicas).
+func RouteDigest(r contract.Route) (string, error) {
+	r.Generation = 0
+	return digest(r)
+}
+
+// Filters of a destination's durable consumer: the Route's sources and types, and the mark that lets its floor move.
+func Filters(r *v1alpha1.Route) []string {
+	integration := string(r.Spec.IntegrationRef.Name)
+	var out []string
+	for _, f := range r.Spec.From {
+		types := f.Types
+		if len(types) == 0 {
+			types = []string{""}
+		}
+		for _, t := range types {
+			out = append(out, contract.EventFilter(r.Namespace, integration, string(f.Connector), t))
+		}
+	}
+	return append(withoutCovered(out), contract.MarkSubject(r.Namespace, integration))
+}
+
+// RouteKey names a destination of a Route in the annotation of a ConfigMap.
+func RouteKey(route, destination string) string { return route + "/" + destination }
+
+// RouteDigests is the annotation of a ConfigMap that says which Routes it holds.
+func RouteDigests(routes []contract.Route) (string, error) {
+	out := map[string]string{}
+	for _, r := range routes {
+		d, err := RouteDigest(r)
+		if err != nil {
+			return "", err
+		}
+		out[RouteKey(r.Name, r.Destination)] = d
+	}
+	raw, err := json.Marshal(out)
+	return string(raw), err
+}

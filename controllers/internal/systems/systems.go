@@ -1,0 +1,89 @@
+package systems
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/metip/metip/api/v1alpha1"
+)
+
+// The roles of a Connector, as status.role says them.
+const (
+	RoleSource = "Source"
+	RoleSink   = "Sink"
+)
+
+// System is the system of one Connector.
+type System struct {
+	// Name of the union member, which is its name in the data plane's catalogue too.
+	Name string
+	// Role is RoleSource or RoleSink.
+	Role string
+	// Options are the union member without what is the operator's alone.
+	Options any
+	// Endpoint for the status: where the system is, or where the Connector listens. Never with credentials.
+	Endpoint string
+	// Listens: the Connector has a Service.
+	Listens bool
+	// Ports that the Connector calls.
+	Ports []int32
+	// check the expressions; path is that of the union member.
+	check func(path *field.Path) field.ErrorList
+}
+
+// OptionsJSON is what the data plane reads.
+func (s System) OptionsJSON() (json.RawMessage, error) { return json.Marshal(s.Options) }
+
+// Check compiles every expression of the options.
+func (s System) Check() field.ErrorList {
+	if s.check == nil {
+		return nil
+	}
+	role := map[string]string{RoleSource: "source", RoleSink: "sink"}[s.Role]
+	return s.check(field.NewPath("spec", role, s.Name))
+}
+
+// Of a Connector. The schema holds exactly one member; an object that has none is an error.
+func Of(c *v1alpha1.Connector) (System, error) {
+	for _, describe := range catalog {
+		if s := describe(c); s != nil {
+			return *s, nil
+		}
+	}
+	return System{}, fmt.Errorf("spec has no system that this operator knows")
+}
+
+// Operation of a destination.
+type Operation struct {
+	// Name of the system.
+	Name string
+	// Options of the operation.
+	Options any
+	check   func(path *field.Path) field.ErrorList
+}
+
+// OptionsJSON is what the data plane reads.
+func (o Operation) OptionsJSON() (json.RawMessage, error) { return json.Marshal(o.Options) }
+
+// Check compiles every expression of the operation; path is that of the union.
+func (o Operation) Check(path *field.Path) field.ErrorList {
+	if o.check == nil {
+		return nil
+	}
+	return o.check(path.Child(o.Name))
+}
+
+// OperationOf a destination; nil when it has none of its own.
+func OperationOf(o *v1alpha1.Operation) *Operation {
+	if o == nil {
+		return nil
+	}
+	for _, describe := range operations {
+		if op := describe(o); op != nil {
+			return op
+		}
+	}
+	return &Operation{}
+}

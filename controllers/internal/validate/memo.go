@@ -1,0 +1,58 @@
+package validate
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/metip/metip/api/v1alpha1"
+)
+
+// Memo remembers what was found in each generation of an object, for compiling costs far more than looking.
+type Memo struct {
+	allowedAnnotations []string
+
+	mu    sync.Mutex
+	found map[types.UID]finding
+}
+
+type finding struct {
+	generation int64
+	errs       field.ErrorList
+}
+
+// maxFindings before the memory is begun anew: deleted objects are not announced here.
+const maxFindings = 20000
+
+// NewMemo checks Connectors with the operator's list of allowed annotations.
+func NewMemo(allowedAnnotations []string) *Memo {
+	return &Memo{allowedAnnotations: allowedAnnotations, found: map[types.UID]finding{}}
+}
+
+// Route is validate.Route, remembered.
+func (m *Memo) Route(r *v1alpha1.Route) field.ErrorList {
+	return m.check(r.UID, r.Generation, func() field.ErrorList { return Route(r) })
+}
+
+// Connector is validate.Connector, remembered.
+func (m *Memo) Connector(c *v1alpha1.Connector) field.ErrorList {
+	return m.check(c.UID, c.Generation, func() field.ErrorList { return Connector(c, m.allowedAnnotations) })
+}
+
+func (m *Memo) check(uid types.UID, generation int64, check func() field.ErrorList) field.ErrorList {
+	m.mu.Lock()
+	f, ok := m.found[uid]
+	m.mu.Unlock()
+	if ok && f.generation == generation {
+		return f.errs
+	}
+	errs := check()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.found) >= maxFindings {
+		clear(m.found)
+	}
+	m.found[uid] = finding{generation, errs}
+	return errs
+}

@@ -1,0 +1,85 @@
+package validate
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/children"
+	"github.com/metip/metip/controllers/internal/outcome"
+	"github.com/metip/metip/controllers/internal/systems"
+)
+
+// Connector checks a Connector.
+func Connector(c *v1alpha1.Connector, allowedAnnotations []string) field.ErrorList {
+	var errs field.ErrorList
+	if s, err := systems.Of(c); err != nil {
+		errs = append(errs, field.Required(field.NewPath("spec"), err.Error()))
+	} else {
+		errs = append(errs, s.Check()...)
+	}
+	for _, name := range children.ForbiddenAnnotations(c.Spec.Template, allowedAnnotations) {
+		errs = append(errs, field.Forbidden(field.NewPath("spec", "template", "annotations").Key(name),
+			"not among the operator's --allowed-pod-annotations"))
+	}
+	return errs
+}
+
+// Route checks a Route.
+func Route(r *v1alpha1.Route) field.ErrorList {
+	spec := field.NewPath("spec")
+	errs := systems.CheckFilter(spec.Child("filter"), r.Spec.Filter)
+	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
+	sources := map[v1alpha1.ObjectName]bool{}
+	for _, f := range r.Spec.From {
+		sources[f.Connector] = true
+	}
+	for _, d := range r.Spec.To {
+		to := spec.Child("to").Key(string(d.Name))
+		if sources[d.Connector] {
+			errs = append(errs, field.Invalid(to.Child("connector"), string(d.Connector), "a Route cannot deliver to its own source"))
+		}
+		errs = append(errs, systems.CheckFilter(to.Child("filter"), d.Filter)...)
+		errs = append(errs, checkSteps(to.Child("steps"), d.Steps)...)
+		if op := systems.OperationOf(d.Operation); op != nil {
+			errs = append(errs, op.Check(to.Child("operation"))...)
+		}
+	}
+	return errs
+}
+
+func checkSteps(path *field.Path, list []v1alpha1.Step) field.ErrorList {
+	var errs field.ErrorList
+	for i, s := range list {
+		errs = append(errs, systems.CheckFilter(path.Index(i).Child("filter"), s.Filter)...)
+		if s.Transform != nil {
+			errs = append(errs, systems.CheckTransform(path.Index(i).Child("transform", "jq"), s.Transform.JQ)...)
+		}
+	}
+	return errs
+}
+
+// Outcome is the error of a controller's phase for what was found: nil for nothing.
+func Outcome(errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	reason := v1alpha1.ReasonInvalidExpression
+	switch errs[0].Type {
+	case field.ErrorTypeForbidden:
+		reason = v1alpha1.ReasonAnnotationNotAllowed
+	case field.ErrorTypeRequired:
+		reason = v1alpha1.ReasonInvalidSpec
+	case field.ErrorTypeInvalid:
+		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, ".cron") {
+			reason = v1alpha1.ReasonInvalidSpec
+		}
+	}
+	lines := make([]string, len(errs))
+	for i, e := range errs {
+		lines[i] = fmt.Sprintf("%s: %s", e.Field, e.Detail)
+	}
+	return outcome.Refuse(reason, "%s", strings.Join(lines, "; ")).On(v1alpha1.ConditionAccepted)
+}
