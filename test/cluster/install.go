@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -164,4 +165,19 @@ func (c *Cluster) DeleteNamespace(ctx context.Context, name string) error {
 		return fmt.Errorf("namespace %s does not go away: %w: %v", name, err, namespace.Status.Conditions)
 	}
 	return nil
+}
+
+// PodUID of a pod.
+func (c *Cluster) PodUID(ctx context.Context, namespace, name string) (types.UID, error) {
+	pod, err := c.Clientset.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	return pod.GetUID(), err
+}
+
+// ReadyPodUID of a pod, empty while it is not there or not ready.
+func (c *Cluster) ReadyPodUID(ctx context.Context, namespace, name string) (types.UID, error) {
+	pod, err := c.Clientset.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil || !podReady(pod) {
+		return "", client.IgnoreNotFound(err)
+	}
+	return pod.UID, nil
 }

@@ -1,0 +1,106 @@
+package e2e_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	busv1alpha1 "github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/test/cluster"
+	"github.com/metip/metip/test/demo/arrests"
+	"github.com/metip/metip/test/demo/courtdb"
+)
+
+const (
+	brokersNamespace = "metip-e2e"
+	e2eLabel         = "e2e.metip.dev/suite"
+	pollEvery        = 200 * time.Millisecond
+)
+
+// What the whole suite shares.
+var (
+	on           *cluster.Cluster
+	database     *courtdb.Server
+	sharedBroker = types.NamespacedName{Namespace: brokersNamespace, Name: "shared"}
+	records      []arrests.Line
+	measured     measures
+)
+
+func TestE2E(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "MetIP on a real cluster")
+}
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	SetDefaultEventuallyPollingInterval(pollEvery)
+	SetDefaultEventuallyTimeout(time.Minute)
+	EnforceDefaultTimeoutsWhenUsingContexts()
+
+	var err error
+	on, err = cluster.Open(ctx, cluster.OptionsFromEnvironment())
+	Expect(err).NotTo(HaveOccurred())
+	Expect(on.Local).To(BeTrue(), "the suite kills processes and runs a database beside the cluster: it needs the local cluster (make cluster-up)")
+	installed, err := on.Exists(ctx, managerDeployment())
+	Expect(err).NotTo(HaveOccurred())
+	Expect(on.Install(ctx)).To(Succeed())
+	if !installed {
+		DeferCleanup(func(ctx SpecContext) { Expect(on.Uninstall(ctx)).To(Succeed()) }, NodeTimeout(3*time.Minute))
+	}
+	DeferCleanup(func() { Expect(measured.write(filepath.Join(on.Root, "out", "e2e-measures.json"))).To(Succeed()) })
+
+	host, err := on.HostAddress(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	database, err = courtdb.Start(ctx, courtdb.Options{Dir: filepath.Join(on.Root, "out", "e2e", "pg"), Host: host, Report: report})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) { Expect(database.Remove(ctx)).To(Succeed()) }, NodeTimeout(time.Minute))
+
+	f, err := os.Open(filepath.Join(on.Root, "test", "demo", "data", "arrests.ndjson"))
+	Expect(err).NotTo(HaveOccurred())
+	defer f.Close()
+	records, err = arrests.Read(f)
+	Expect(err).NotTo(HaveOccurred())
+
+	makeNamespace(ctx, brokersNamespace)
+	makeBroker(ctx, sharedBroker, 1)
+}, NodeTimeout(5*time.Minute))
+
+func managerDeployment() *appsv1.Deployment {
+	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: cluster.OperatorNamespace, Name: cluster.ManagerDeployment}}
+}
+
+// makeNamespace that demands restricted pods, and goes when the spec (or the suite) ends.
+func makeNamespace(ctx context.Context, name string) {
+	GinkgoHelper()
+	Expect(on.DeleteNamespace(ctx, name)).To(Succeed(), "left over from an earlier run")
+	Expect(on.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{e2eLabel: "yes", "pod-security.kubernetes.io/enforce": "restricted"},
+	}})).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(on.DeleteNamespace(ctx, name)).To(Succeed()) }, NodeTimeout(4*time.Minute))
+}
+
+// makeBroker for the namespaces of this suite, and wait until it is Ready.
+func makeBroker(ctx context.Context, key types.NamespacedName, replicas int32) {
+	GinkgoHelper()
+	broker := &busv1alpha1.Broker{
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+		Spec: busv1alpha1.BrokerSpec{
+			Managed: &busv1alpha1.ManagedBroker{
+				Replicas: &replicas, DeletionPolicy: busv1alpha1.DeletionPolicyDelete, Storage: busv1alpha1.BrokerStorage{Size: quantity("4Gi")},
+			},
+			AllowedNamespaces: &busv1alpha1.AllowedNamespaces{
+				From: busv1alpha1.NamespacesFromSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{e2eLabel: "yes"}},
+			},
+		},
+	}
+	Expect(on.Client.Create(ctx, broker)).To(Succeed())
+	eventuallyReady(ctx, broker, 2*time.Minute)
+}
