@@ -155,7 +155,7 @@ func (s *Server) exec(ctx context.Context, database, statement string) error {
 	if err != nil {
 		return fmt.Errorf("PostgreSQL at %s:%d: %w", s.Host, s.Port, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	// the simple protocol takes several statements
 	_, err = conn.PgConn().Exec(ctx, statement).ReadAll()
 	return err
@@ -166,7 +166,7 @@ func (s *Server) exists(ctx context.Context, database string) (found bool, err e
 	if err != nil {
 		return false, fmt.Errorf("PostgreSQL at %s:%d: %w", s.Host, s.Port, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	return found, conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database).Scan(&found)
 }
 

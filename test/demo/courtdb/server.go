@@ -299,7 +299,7 @@ func (s *Server) run(ctx context.Context, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }()
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
 	if err := cmd.Run(); err != nil {

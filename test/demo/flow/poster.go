@@ -3,6 +3,7 @@ package flow
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -97,7 +98,7 @@ func (p *Poster) send(ctx context.Context, line *arrests.Line, repeat bool) (Sen
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return s, fmt.Errorf("record %s: %w (last answer: %d %s %v)", line.ArrestID, ctx.Err(), status, text, err)
+			return s, fmt.Errorf("record %s: %w (last answer: %d %s)", line.ArrestID, errors.Join(ctx.Err(), err), status, text)
 		}
 	}
 	s.Accepted = time.Now()

@@ -153,7 +153,7 @@ func (s *Site) pointDatabase(ctx context.Context, host string, port int32) error
 	}))
 }
 
-// Secret's data; empty when it is not there.
+// Secret gives a Secret's data; empty when it is not there.
 func (s *Site) Secret(ctx context.Context, name string) (map[string][]byte, error) {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name}}
 	_, err := s.Cluster.Exists(ctx, secret)
