@@ -104,9 +104,11 @@ const (
 
 // ManagedBroker is a NATS JetStream cluster that MetIP runs.
 // +kubebuilder:validation:XValidation:rule="self.replicas >= oldSelf.replicas",message="a broker cannot lose servers: raise replicas, or move Integrations to a smaller Broker"
+// +kubebuilder:validation:XValidation:rule="oldSelf.replicas > 1 || self.replicas == 1",message="a broker of one server cannot become a cluster, for NATS would delete its streams: make a second Broker with replicas: 3 and move Integrations to it"
 // +kubebuilder:validation:XValidation:rule="self.durability != 'Replicated' || self.replicas > 1",message="durability: Replicated needs 3 or 5 replicas: one server alone would acknowledge what only its memory holds"
 type ManagedBroker struct {
-	// replicas is the number of servers: 1, 3 or 5. Every stream is kept on 1 server, or on 3. It can only rise.
+	// replicas is the number of servers: 1, 3 or 5. Every stream is kept on 1 server, or on 3. It can only rise
+	// from 3 to 5: NATS deletes the streams of a single server that joins a cluster.
 	// +optional
 	// +default=1
 	// +kubebuilder:validation:Enum=1;3;5

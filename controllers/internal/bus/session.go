@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -124,7 +125,7 @@ func (s *session) close() {
 func (s *session) connect(login Login, account string) (*nats.Conn, error) {
 	failed := func(_ *nats.Conn, err error) {
 		if err != nil {
-			s.setErr(fmt.Errorf("account %s at %s: %w", account, strings.Join(s.params.Client.URLs, ","), err))
+			s.setErr(describe(account, err))
 		}
 	}
 	options := []nats.Option{
@@ -147,6 +148,24 @@ func (s *session) connect(login Login, account string) (*nats.Conn, error) {
 		options = append(options, nats.Secure(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
 	}
 	return nats.Connect(strings.Join(s.params.Client.URLs, ","), options...)
+}
+
+// describe an error of a connection in words that stay the same while the cause does: without our own ports and the name server's address.
+func describe(account string, err error) error {
+	var lookup *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return fmt.Errorf("the credentials of account %s: %w", account, err)
+	case errors.As(err, &lookup):
+		if lookup.IsTimeout {
+			return fmt.Errorf("looking up %s: no name server answers", lookup.Name)
+		}
+		return fmt.Errorf("looking up %s: no such host", lookup.Name)
+	case errors.As(err, &op):
+		return fmt.Errorf("%s %v: %w", op.Op, op.Addr, op.Err)
+	}
+	return err
 }
 
 func (s *session) markStale() {
