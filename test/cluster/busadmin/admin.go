@@ -20,9 +20,8 @@ import (
 	"github.com/metip/metip/test/cluster"
 )
 
-// What the operator keeps of a managed Broker, and how its children are labelled.
+// What the operator keeps of a managed Broker; its Service for clients has its own name.
 const (
-	brokerLabel   = "bus.metip.dev/broker"
 	keyBusSeed    = "bus.signing.seed"
 	keyBusClaims  = "bus.jwt"
 	keyCA         = "ca.crt"
@@ -56,16 +55,12 @@ func Connect(ctx context.Context, c *cluster.Cluster, broker client.ObjectKey) (
 	if err != nil {
 		return nil, err
 	}
-	service, err := clientService(ctx, c, broker)
-	if err != nil {
-		return nil, err
-	}
 	token, key, err := user(seed, account)
 	if err != nil {
 		return nil, err
 	}
-	a := &Admin{dialer: c.Dialer(broker.Namespace, service, clientPort)}
-	host := service + "." + broker.Namespace + ".svc"
+	a := &Admin{dialer: c.Dialer(broker.Namespace, broker.Name, clientPort)}
+	host := broker.Name + "." + broker.Namespace + ".svc"
 	a.connection, err = nats.Connect(fmt.Sprintf("tls://%s:%d", host, clientPort),
 		nats.Name("metip-test"), nats.UserJWTAndSeed(token, key), nats.SetCustomDialer(dialer{a.dialer}),
 		nats.Secure(&tls.Config{RootCAs: authorities, ServerName: host, MinVersion: tls.VersionTLS12}),
@@ -142,41 +137,22 @@ func (a *Admin) DeadLetters(ctx context.Context, namespace, integration string, 
 	return letters, nil
 }
 
+// secrets reads what the operator keeps of a Broker in its own namespace.
 func secrets(ctx context.Context, c *cluster.Cluster, broker client.ObjectKey) (seed []byte, account string, authorities *x509.CertPool, err error) {
-	list := &corev1.SecretList{}
-	if err := c.Client.List(ctx, list, client.InNamespace(broker.Namespace), client.MatchingLabels{brokerLabel: broker.Name}); err != nil {
+	secret := &corev1.Secret{}
+	key := client.ObjectKey{Namespace: cluster.OperatorNamespace, Name: "metip-broker." + broker.Namespace + "." + broker.Name}
+	if err := c.Client.Get(ctx, key, secret); err != nil {
 		return nil, "", nil, err
 	}
+	claims, err := jwt.DecodeAccountClaims(string(secret.Data[keyBusClaims]))
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("secret %s: %w", key, err)
+	}
 	authorities = x509.NewCertPool()
-	foundCA := false
-	for _, secret := range list.Items {
-		foundCA = authorities.AppendCertsFromPEM(secret.Data[keyCA]) || foundCA
-		if len(secret.Data[keyBusSeed]) == 0 {
-			continue
-		}
-		claims, err := jwt.DecodeAccountClaims(string(secret.Data[keyBusClaims]))
-		if err != nil {
-			return nil, "", nil, fmt.Errorf("secret %s: %w", secret.Name, err)
-		}
-		seed, account = secret.Data[keyBusSeed], claims.Subject
+	if !authorities.AppendCertsFromPEM(secret.Data[keyCA]) {
+		return nil, "", nil, fmt.Errorf("secret %s has no authority in %s", key, keyCA)
 	}
-	if seed == nil || !foundCA {
-		return nil, "", nil, fmt.Errorf("broker %s has no keys or no authority yet, in %d secrets", broker, len(list.Items))
-	}
-	return seed, account, authorities, nil
-}
-
-func clientService(ctx context.Context, c *cluster.Cluster, broker client.ObjectKey) (string, error) {
-	list := &corev1.ServiceList{}
-	if err := c.Client.List(ctx, list, client.InNamespace(broker.Namespace), client.MatchingLabels{brokerLabel: broker.Name}); err != nil {
-		return "", err
-	}
-	for _, service := range list.Items {
-		if service.Spec.ClusterIP != corev1.ClusterIPNone {
-			return service.Name, nil
-		}
-	}
-	return "", fmt.Errorf("broker %s has no Service for clients yet", broker)
+	return secret.Data[keyBusSeed], claims.Subject, authorities, nil
 }
 
 // user of the account, with every right there.
