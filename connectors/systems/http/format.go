@@ -18,6 +18,9 @@ import (
 func checkFormat(format string, data []byte) error {
 	switch format {
 	case sdk.FormatJSON:
+		if validJSON(data) {
+			return nil
+		}
 		if !utf8.Valid(data) {
 			return errors.New("the body is not JSON: it is not valid UTF-8")
 		}

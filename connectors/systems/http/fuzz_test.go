@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/metip/metip/connectors/sdk"
 )
@@ -148,6 +149,22 @@ func FuzzQuantity(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if n, err := parseQuantity(text); err == nil && strings.Trim(text, "0123456789") == "" && n < 0 {
 			t.Fatalf("%q is %d", text, n)
+		}
+	})
+}
+
+// The fast path takes exactly what the slow one takes.
+func FuzzValidJSON(f *testing.F) {
+	for _, doc := range []string{
+		`{"a":[1,-0.5e+3,true,false,null,"x\\u00e9\n\"",{}],"":[]}`, ` [ ] `, `{"a":1,}`, `[1 2]`, `{"a"}`, `01`, `1.`, `-`, `"\x"`, `"` + "\x01" + `"`, "\"\xff\"", `"é"`,
+		`}`, `[}`, `{]`, `{"a":}`, `nul`, `"12345678901234567890`, `"1234567\"8`, "", " ", `[1]]`, `{"a":1}x`, strings.Repeat("[", 256) + strings.Repeat("]", 256), strings.Repeat("[", 257) + strings.Repeat("]", 257),
+	} {
+		f.Add([]byte(doc))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		want := sdk.CheckJSON(doc) == nil && utf8.Valid(doc)
+		if got := validJSON(doc); got != want {
+			t.Fatalf("%q: %t, want %t", doc, got, want)
 		}
 	})
 }
