@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Schema is the court's: the table that config/samples/demo/connectors.yaml writes to. Every case needs a date of birth.
+// Schema is the court's: the table that config/samples/demo/connectors.yaml writes to, and the connector's ledger of message ids beside it
+// (the connector would make it, had its account the right to). Every case needs a date of birth.
 const Schema = `
 CREATE SCHEMA IF NOT EXISTS court;
 CREATE TABLE IF NOT EXISTS court.cases (
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS court.cases (
   accepted_at    timestamptz NOT NULL,
   received_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   writes         integer NOT NULL DEFAULT 1
+);
+CREATE TABLE IF NOT EXISTS court.metip_received (
+  durable text, message_id text, received_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (durable, message_id)
 );
 CREATE OR REPLACE FUNCTION court.count_write() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN NEW.writes := OLD.writes + 1; NEW.received_at := clock_timestamp(); RETURN NEW; END $$;
@@ -141,12 +145,12 @@ END $do$;
 ALTER ROLE %[1]s PASSWORD %[3]s`, quote(d.Account), literal(d.Account), literal(d.Password))
 }
 
-// grants are what docs/systems/postgres.md says that a sink needs.
+// grants are what docs/connectors/postgres.md says that a sink needs.
 func grants(account string) string {
 	return strings.ReplaceAll(`
 GRANT USAGE ON SCHEMA court TO %a;
 GRANT SELECT, INSERT, UPDATE ON court.cases TO %a;
-GRANT USAGE, CREATE ON SCHEMA public TO %a;
+GRANT SELECT, INSERT, DELETE ON court.metip_received TO %a;
 `, "%a", quote(account))
 }
 
