@@ -41,6 +41,9 @@ func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
 		if err := r.observe(ctx, s); err != nil { // the status says how the pods are all the same
 			return err
 		}
+		if _, e := outcome.Of(s.areaErr); e != nil && e.Hold {
+			return s.areaErr
+		}
 		return invalid
 	}
 	return nil

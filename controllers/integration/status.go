@@ -1,0 +1,153 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/conditions"
+)
+
+// lowSpace is the share of a stream's size, in percent, above which storage counts as low; healthySpace the one below which it is healthy again.
+const (
+	lowSpace     = 80
+	healthySpace = 75
+)
+
+// setStatus computes the status of a pass that ended with err, about the condition failed.
+func setStatus(s *scope, err error, failed string) {
+	st := &s.integration.Status
+	set := conditions.For(&st.Conditions, s.integration.Generation)
+	set.Progress(err, failed,
+		conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"},
+		conditions.Step{Condition: v1alpha1.ConditionResolvedRefs, Reason: v1alpha1.ReasonResolved, Message: "the Broker is there"},
+		conditions.Step{Condition: v1alpha1.ConditionProgrammed, Reason: v1alpha1.ReasonProgrammed, Message: "the broker has the streams"},
+	)
+	if s.area.Broker != nil {
+		st.Broker = client.ObjectKeyFromObject(s.area.Broker).String()
+	}
+	setStorage(s, set)
+	if compile.Suspended(s.integration.Spec.Suspend) {
+		set.True(v1alpha1.ConditionSuspended, v1alpha1.ReasonBacklogHeld, "spec.suspend is set: sources take nothing in, and messages wait on the bus")
+	} else {
+		set.False(v1alpha1.ConditionSuspended, v1alpha1.ReasonNotSuspended, "")
+	}
+	connectors, routes := summarize(s)
+	st.Connectors, st.Routes = connectors.String(), routes.String()
+	setReady(s, set, connectors, routes)
+}
+
+// setStorage says whether there is room. The figures of the message are rounded, so that the status does not change with every message.
+func setStorage(s *scope, set conditions.Setter) {
+	if s.storage == nil {
+		set.Unknown(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonPending, "the streams cannot be looked at")
+		return
+	}
+	limit := int64(lowSpace)
+	if c := set.Get(v1alpha1.ConditionStorageHealthy); c != nil && c.Reason == v1alpha1.ReasonStorageLow {
+		limit = healthySpace
+	}
+	st := s.storage
+	switch {
+	case st.NoLeader:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonReplicasLagging, "a stream has no leader and takes nothing: too few servers run")
+	case percent(st.Bytes, st.MaxBytes) >= limit:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("messages", st.Bytes, st.MaxBytes, "size"))
+	case percent(st.DeadBytes, st.DeadMaxBytes) >= limit:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("dead letters", st.DeadBytes, st.DeadMaxBytes, "deadLettersSize"))
+	case len(st.Lagging) > 0:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonReplicasLagging, "not current: "+strings.Join(st.Lagging, ", "))
+	default:
+		set.True(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonHealthy, "there is room, and every copy is current")
+	}
+}
+
+func percent(part, whole int64) int64 {
+	if whole <= 0 {
+		return 0
+	}
+	return int64(float64(part) / float64(whole) * 100)
+}
+
+func low(what string, part, whole int64, field string) string {
+	return fmt.Sprintf("%s fill more than %d%% of %d MiB: find the Route that is behind, or raise spec.retention.%s",
+		what, min(percent(part, whole)/5*5, 100), whole>>20, field)
+}
+
+// count of objects that are ready, and which are not.
+type count struct {
+	ready, all int
+	// notReady are the first few, with why; more is how many others there are.
+	notReady []string
+	more     int
+}
+
+func (c count) String() string { return fmt.Sprintf("%d/%d", c.ready, c.all) }
+
+// maxNamed objects in a message.
+const maxNamed = 3
+
+func (c *count) add(kind, name string, generation int64, list []metav1.Condition) {
+	c.all++
+	ready := meta.FindStatusCondition(list, v1alpha1.ConditionReady)
+	if ready != nil && ready.Status == metav1.ConditionTrue && ready.ObservedGeneration == generation {
+		c.ready++
+		return
+	}
+	if len(c.notReady) == maxNamed {
+		c.more++
+		return
+	}
+	text := fmt.Sprintf("%s %s", kind, name)
+	if ready != nil {
+		text += ": " + ready.Reason + ": " + ready.Message
+	}
+	c.notReady = append(c.notReady, text)
+}
+
+func (c count) message() string {
+	out := strings.Join(c.notReady, "; ")
+	if c.more > 0 {
+		out += fmt.Sprintf("; and %d more", c.more)
+	}
+	return out
+}
+
+func summarize(s *scope) (connectors, routes count) {
+	for i := range s.connectors {
+		c := &s.connectors[i]
+		connectors.add("Connector", c.Name, c.Generation, c.Status.Conditions)
+	}
+	for i := range s.routes {
+		o := &s.routes[i]
+		routes.add("Route", o.Name, o.Generation, o.Status.Conditions)
+	}
+	return connectors, routes
+}
+
+// setReady: the streams are there and healthy, and everything that names the Integration is ready.
+func setReady(s *scope, set conditions.Setter, connectors, routes count) {
+	set.Summarize("messages flow", v1alpha1.ConditionAccepted, v1alpha1.ConditionResolvedRefs)
+	if set.Get(v1alpha1.ConditionReady).Status != metav1.ConditionTrue {
+		return
+	}
+	if c := set.Get(v1alpha1.ConditionSuspended); c.Status == metav1.ConditionTrue {
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonSuspended, c.Message)
+		return
+	}
+	set.Summarize("messages flow", v1alpha1.ConditionProgrammed, v1alpha1.ConditionStorageHealthy)
+	if set.Get(v1alpha1.ConditionReady).Status != metav1.ConditionTrue {
+		return
+	}
+	switch {
+	case connectors.ready < connectors.all:
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonConnectorsNotReady, connectors.message())
+	case routes.ready < routes.all:
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRoutesNotReady, routes.message())
+	}
+}

@@ -1,0 +1,109 @@
+package route
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/metadata"
+	"github.com/metip/metip/controllers/internal/outcome"
+	"github.com/metip/metip/controllers/internal/refs"
+)
+
+// observe reads the Integration, the Connectors and what their pods report. A Connector that is missing is no error yet: the durable
+// consumers are made first.
+func (r *Reconciler) observe(ctx context.Context, s *scope) error {
+	if err := r.observeConnectors(ctx, s); err != nil {
+		return err
+	}
+	area, err := r.Areas.Of(ctx, types.NamespacedName{Namespace: s.route.Namespace, Name: string(s.route.Spec.IntegrationRef.Name)})
+	s.area = area
+	if err != nil {
+		return err
+	}
+	for i := range s.destinations {
+		if err := r.observeDelivery(ctx, s, &s.destinations[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
+	for _, f := range s.route.Spec.From {
+		c, err := r.connector(ctx, s, f.Connector)
+		if err != nil {
+			return err
+		}
+		s.sources[string(f.Connector)] = c
+		if err := refs.CheckSource(s.route, f.Connector, c); err != nil && s.unresolved == nil {
+			s.unresolved = err
+		}
+	}
+	for i := range s.route.Spec.To {
+		d := destination{spec: &s.route.Spec.To[i]}
+		var err error
+		if d.connector, err = r.connector(ctx, s, d.spec.Connector); err != nil {
+			return err
+		}
+		if d.refused = refs.CheckDestination(s.route, d.spec, d.connector); d.refused != nil && s.unresolved == nil {
+			s.unresolved = d.refused
+		}
+		s.destinations = append(s.destinations, d)
+	}
+	return nil
+}
+
+func (r *Reconciler) connector(ctx context.Context, s *scope, name v1alpha1.ObjectName) (*v1alpha1.Connector, error) {
+	c := &v1alpha1.Connector{}
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: s.route.Namespace, Name: string(name)}, c)
+	if apierrors.IsNotFound(err) || err == nil && !c.DeletionTimestamp.IsZero() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading Connector %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// observeDelivery finds out whether the Connector's pods run the destination as it is now, and what they say of it.
+func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destination) error {
+	if d.connector == nil || d.connector.Status.ConfigHash == "" {
+		return nil
+	}
+	if s.area.Session != nil {
+		d.reports = s.area.Session.Reports(s.route.Namespace, d.connector.Name)
+	}
+	configMap := refs.Metadata("v1", "ConfigMap")
+	key := types.NamespacedName{Namespace: s.route.Namespace, Name: metadata.ConfigName(d.connector.Name, d.connector.Status.ConfigHash)}
+	if err := r.Client.Get(ctx, key, configMap); apierrors.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("reading the metadata of ConfigMap %s: %w", key, err)
+	}
+	var digests map[string]string
+	if json.Unmarshal([]byte(configMap.Annotations[metadata.AnnotationRoutes]), &digests) != nil {
+		return nil
+	}
+	compiled, err := compile.Route(s.area.Integration, s.route, d.spec)
+	if err != nil {
+		return err
+	}
+	digest, err := compile.RouteDigest(compiled)
+	if err != nil {
+		return err
+	}
+	d.taken = digests[compile.RouteKey(s.route.Name, string(d.spec.Name))] == digest
+	return nil
+}
+
+// isHold tells whether an error means that nothing is known yet.
+func isHold(err error) bool {
+	_, e := outcome.Of(err)
+	return e != nil && e.Hold
+}

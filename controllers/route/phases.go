@@ -1,0 +1,72 @@
+package route
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/bus"
+	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/reconcile"
+	"github.com/metip/metip/controllers/internal/refs"
+	"github.com/metip/metip/controllers/internal/validate"
+)
+
+func (r *Reconciler) phases() []reconcile.Phase[*scope] {
+	return []reconcile.Phase[*scope]{
+		{Condition: v1alpha1.ConditionAccepted, Run: r.reconcileAccepted},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: r.observe},
+		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileDurables},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.unresolved }},
+	}
+}
+
+// reconcileAccepted compiles the expressions. The durable consumers of a Route that is edited into an invalid one stay, and keep its place.
+func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
+	invalid := validate.Outcome(r.Valid.Route(s.route))
+	if invalid == nil {
+		return nil
+	}
+	if err := r.observe(ctx, s); isHold(err) { // for the rest of the status
+		return err
+	}
+	return invalid
+}
+
+// reconcileDurables makes or repairs the durable consumer of each destination.
+func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
+	if err := s.area.Programmed(); err != nil {
+		return err
+	}
+	for i := range s.destinations {
+		d := &s.destinations[i]
+		if _, err := s.area.Session.EnsureDurable(ctx, buildDurable(s, d)); err != nil {
+			return refs.BusOutcome(fmt.Errorf("destination %s: %w", d.spec.Name, err))
+		}
+		d.programmed = true
+	}
+	return nil
+}
+
+// buildDurable is the durable consumer of a destination. It begins with the Route, however late it is made.
+func buildDurable(s *scope, d *destination) bus.Durable {
+	route, integration := s.route, s.area.Integration
+	start := route.CreationTimestamp.Time
+	if route.Spec.Start == v1alpha1.RouteStartEarliest {
+		start = time.Time{}
+	}
+	paused := compile.Suspended(integration.Spec.Suspend, route.Spec.Suspend)
+	if d.connector != nil {
+		paused = paused || compile.Suspended(d.connector.Spec.Suspend)
+	}
+	return bus.Durable{
+		Stream:  contract.EventStream(route.Namespace, integration.Name),
+		Name:    contract.DurableName(route.Namespace, route.Name, string(d.spec.Name)),
+		Filters: compile.Filters(route), Start: start,
+		RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
+		AckWait: compile.AckWait(compile.Delivery(d.spec.Delivery, route.Spec.Delivery, integration.Spec.Delivery)),
+		Paused:  paused,
+	}
+}

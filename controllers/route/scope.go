@@ -1,0 +1,39 @@
+package route
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/bus"
+	"github.com/metip/metip/controllers/internal/refs"
+)
+
+// scope is what the phases of a pass share.
+type scope struct {
+	route *v1alpha1.Route
+
+	area refs.Area
+	// sources by name; nil for one that does not exist.
+	sources map[string]*v1alpha1.Connector
+	// unresolved is the first reference that leads nowhere or where it may not.
+	unresolved error
+
+	destinations []destination
+}
+
+// destination of the Route in a pass.
+type destination struct {
+	spec *v1alpha1.Destination
+	// connector or nil; refused says why it may not be delivered to.
+	connector *v1alpha1.Connector
+	refused   error
+	// programmed: the durable consumer is as it should be.
+	programmed bool
+	// taken: the Connector's present configuration holds the destination as it is now.
+	taken bool
+	// reports of the Connector's pods.
+	reports []bus.PodReport
+}
+
+func (s *scope) key() types.NamespacedName { return client.ObjectKeyFromObject(s.route) }

@@ -1,0 +1,212 @@
+package route
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/conditions"
+	"github.com/metip/metip/controllers/internal/outcome"
+)
+
+// setStatus computes the status of a pass that ended with err, about the condition failed.
+func setStatus(s *scope, err error, failed string) {
+	st := &s.route.Status
+	set := conditions.For(&st.Conditions, s.route.Generation)
+	resolved := conditions.Step{Condition: v1alpha1.ConditionResolvedRefs, Reason: v1alpha1.ReasonResolved, Message: "Integration, Broker and Connectors are there"}
+	programmed := conditions.Step{Condition: v1alpha1.ConditionProgrammed, Reason: v1alpha1.ReasonProgrammed, Message: "every destination has its durable consumer"}
+	accepted := conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"}
+	if failed == v1alpha1.ConditionResolvedRefs && s.allProgrammed() {
+		// A Connector is missing; the durable consumers hold the Route's place all the same.
+		set.Progress(err, failed, accepted, resolved)
+		set.True(programmed.Condition, programmed.Reason, programmed.Message)
+	} else {
+		set.Progress(err, failed, accepted, resolved, programmed)
+		setUnresolved(s, set, failed)
+	}
+	setDestinations(s, err)
+	setConnected(s, set)
+	setSuspended(s, set)
+	st.From, st.To = names(s)
+	setReady(s, set)
+}
+
+func (s *scope) allProgrammed() bool {
+	return len(s.destinations) > 0 && !slices.ContainsFunc(s.destinations, func(d destination) bool { return !d.programmed })
+}
+
+// setUnresolved corrects ResolvedRefs of a pass that ended before references were looked at.
+func setUnresolved(s *scope, set conditions.Setter, failed string) {
+	if _, e := outcome.Of(s.unresolved); e != nil && failed == v1alpha1.ConditionProgrammed {
+		set.False(v1alpha1.ConditionResolvedRefs, e.Reason, s.unresolved.Error())
+	}
+}
+
+// setDestinations sets the conditions of each destination, and drops those that are gone.
+func setDestinations(s *scope, err error) {
+	var out []v1alpha1.DestinationStatus
+	for i := range s.destinations {
+		d := &s.destinations[i]
+		status := v1alpha1.DestinationStatus{Name: d.spec.Name}
+		for _, old := range s.route.Status.Destinations {
+			if old.Name == d.spec.Name {
+				status.Conditions = slices.Clone(old.Conditions)
+			}
+		}
+		set := conditions.For(&status.Conditions, s.route.Generation)
+		switch {
+		case d.programmed:
+			set.True(v1alpha1.ConditionProgrammed, v1alpha1.ReasonProgrammed, "")
+		case err != nil:
+			set.Unknown(v1alpha1.ConditionProgrammed, v1alpha1.ReasonPending, err.Error())
+		}
+		connectedStatus, reason, message := connected(s, d)
+		set.Set(v1alpha1.ConditionConnected, connectedStatus, reason, message)
+		out = append(out, status)
+	}
+	if len(out) > 0 {
+		s.route.Status.Destinations = out
+	}
+}
+
+// connected says whether a destination's pods deliver: the Connector is connected, runs the destination as it is now, and reports no problem
+// with it.
+func connected(s *scope, d *destination) (metav1.ConditionStatus, string, string) {
+	switch {
+	case s.area.Session == nil && s.area.Unreachable != nil:
+		return metav1.ConditionUnknown, v1alpha1.ReasonBrokerUnreachable, "the operator cannot hear the pods: " + s.area.Unreachable.Error()
+	case d.refused != nil:
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, d.refused.Error()
+	}
+	name := d.connector.Name
+	c := meta.FindStatusCondition(d.connector.Status.Conditions, v1alpha1.ConditionConnected)
+	switch {
+	case c == nil:
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("Connector %s has no pods yet", name)
+	case c.Status != metav1.ConditionTrue:
+		return c.Status, c.Reason, fmt.Sprintf("Connector %s: %s", name, c.Message)
+	case !d.taken:
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("Connector %s has not taken the Route up yet", name)
+	}
+	return delivering(s, d)
+}
+
+// delivering asks the reports of the pods that run the present configuration.
+func delivering(s *scope, d *destination) (metav1.ConditionStatus, string, string) {
+	heard := false
+	for _, p := range d.reports {
+		if p.Report.Draining || p.Report.ConfigHash != d.connector.Status.ConfigHash {
+			continue
+		}
+		heard = true
+		for _, r := range p.Report.Routes {
+			if r.Route == s.route.Name && r.Destination == string(d.spec.Name) && !r.OK && r.Reason != contract.ReasonSuspended {
+				reason := r.Reason
+				if reason == "" {
+					reason = v1alpha1.ReasonSystemError
+				}
+				return metav1.ConditionFalse, reason, r.Message
+			}
+		}
+	}
+	if !heard {
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("the pods of Connector %s take the Route up", d.connector.Name)
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonConnected, ""
+}
+
+// setConnected sums the destinations up: the first that is False, else the first that is Unknown.
+func setConnected(s *scope, set conditions.Setter) {
+	var worst *metav1.Condition
+	var where string
+	for _, d := range s.route.Status.Destinations {
+		c := meta.FindStatusCondition(d.Conditions, v1alpha1.ConditionConnected)
+		if c == nil || c.Status == metav1.ConditionTrue {
+			continue
+		}
+		if worst == nil || c.Status == metav1.ConditionFalse && worst.Status != metav1.ConditionFalse {
+			worst, where = c, string(d.Name)
+		}
+	}
+	switch {
+	case worst != nil:
+		set.Set(v1alpha1.ConditionConnected, worst.Status, worst.Reason, "destination "+where+": "+worst.Message)
+	case len(s.route.Status.Destinations) == 0:
+		set.Unknown(v1alpha1.ConditionConnected, v1alpha1.ReasonPending, "nothing is known of the destinations yet")
+	default:
+		set.True(v1alpha1.ConditionConnected, v1alpha1.ReasonConnected, "every destination is connected")
+	}
+}
+
+func setSuspended(s *scope, set conditions.Setter) {
+	where := ""
+	switch {
+	case compile.Suspended(s.route.Spec.Suspend):
+		where = "spec.suspend is set"
+	case s.area.Integration != nil && compile.Suspended(s.area.Integration.Spec.Suspend):
+		where = "Integration " + s.area.Integration.Name + " is suspended"
+	default:
+		for _, d := range s.destinations {
+			if d.connector != nil && compile.Suspended(d.connector.Spec.Suspend) {
+				where = "Connector " + d.connector.Name + " is suspended"
+			}
+		}
+	}
+	if where == "" {
+		set.False(v1alpha1.ConditionSuspended, v1alpha1.ReasonNotSuspended, "")
+		return
+	}
+	set.True(v1alpha1.ConditionSuspended, v1alpha1.ReasonBacklogHeld, where+": messages wait on the bus, and count towards its size")
+}
+
+// setReady: data flows when the Route is programmed, its sources are ready and every destination is connected.
+func setReady(s *scope, set conditions.Setter) {
+	for _, t := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionResolvedRefs} {
+		if c := set.Get(t); c == nil || c.Status != metav1.ConditionTrue {
+			set.Summarize("", v1alpha1.ConditionAccepted, v1alpha1.ConditionResolvedRefs)
+			return
+		}
+	}
+	if c := set.Get(v1alpha1.ConditionSuspended); c.Status == metav1.ConditionTrue {
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonSuspended, c.Message)
+		return
+	}
+	set.Summarize("messages flow", v1alpha1.ConditionProgrammed, v1alpha1.ConditionConnected)
+	if set.Get(v1alpha1.ConditionReady).Status != metav1.ConditionTrue {
+		return
+	}
+	for _, f := range s.route.Spec.From {
+		c := s.sources[string(f.Connector)]
+		if c == nil {
+			continue
+		}
+		ready := meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionReady)
+		if ready != nil && ready.Status == metav1.ConditionTrue {
+			continue
+		}
+		status, text := metav1.ConditionUnknown, "it has no status yet"
+		if ready != nil {
+			status, text = ready.Status, ready.Reason+": "+ready.Message
+		}
+		set.Set(v1alpha1.ConditionReady, status, v1alpha1.ReasonConnectorsNotReady, fmt.Sprintf("source Connector %s: %s", c.Name, text))
+		return
+	}
+}
+
+// names for the printer: the sources, and the destination Connectors.
+func names(s *scope) (from, to string) {
+	var sources, sinks []string
+	for _, f := range s.route.Spec.From {
+		sources = append(sources, string(f.Connector))
+	}
+	for _, d := range s.route.Spec.To {
+		sinks = append(sinks, string(d.Connector))
+	}
+	return strings.Join(slices.Compact(sources), ","), strings.Join(slices.Compact(sinks), ",")
+}

@@ -1,0 +1,138 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/metip/metip/controllers/broker"
+	"github.com/metip/metip/controllers/connector"
+	"github.com/metip/metip/controllers/integration"
+	"github.com/metip/metip/controllers/internal/apply"
+	"github.com/metip/metip/controllers/internal/bus"
+	"github.com/metip/metip/controllers/internal/credentials"
+	"github.com/metip/metip/controllers/internal/metrics"
+	"github.com/metip/metip/controllers/internal/refs"
+	"github.com/metip/metip/controllers/internal/signals"
+	"github.com/metip/metip/controllers/internal/validate"
+	"github.com/metip/metip/controllers/route"
+	"github.com/metip/metip/controllers/webhook"
+)
+
+// Options of the control plane, from the manager's flags.
+type Options struct {
+	// OperatorNamespace is where the operator runs, keeps the brokers' keys, and looks for the Broker called default.
+	OperatorNamespace string
+	// Image of every pod that the operator makes: it holds /connector and /nats-server.
+	Image           string
+	ImagePullPolicy corev1.PullPolicy
+	// AllowedPodAnnotations that pod templates may have; an entry that ends in `/` allows all under it.
+	AllowedPodAnnotations []string
+	// Connector and Broker are defaults of their pods' resources; zero means the built-in ones.
+	Connector, Broker corev1.ResourceRequirements
+	// ConnectorEnv is added to every connector pod.
+	ConnectorEnv []corev1.EnvVar
+	// FixedGroup gives the broker's volumes to the image's group; not on OpenShift.
+	FixedGroup bool
+	// Workers of each controller; zero means 4.
+	Workers int
+	// Resync is how often what is on the broker is compared with what should be there; zero means a minute.
+	Resync time.Duration
+	// Certificate serves the webhooks; nil when there are none.
+	Certificate *webhook.Rotator
+	// Metrics registers the operator's own metrics. Only one manager of a process may.
+	Metrics bool
+}
+
+const (
+	defaultWorkers = 4
+	defaultResync  = time.Minute
+	// connectorResync: nothing of a Connector has to be polled but the age of its credential.
+	connectorResync = 5 * time.Minute
+)
+
+func (o *Options) complete() {
+	if o.Workers == 0 {
+		o.Workers = defaultWorkers
+	}
+	if o.Resync == 0 {
+		o.Resync = defaultResync
+	}
+	if o.Connector.Limits == nil && o.Connector.Requests == nil {
+		o.Connector = connector.DefaultResources()
+	}
+	if o.Broker.Limits == nil && o.Broker.Requests == nil {
+		o.Broker = broker.DefaultResources()
+	}
+}
+
+// SetupAll adds every controller, and the webhooks where there is a certificate, to a manager whose cache has CacheOptions. ctx ends with the manager.
+func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
+	o.complete()
+	registry := bus.NewRegistry(ctx, ctrl.Log.WithName("bus"))
+	hub := signals.NewHub(registry)
+	for _, r := range []interface {
+		Start(ctx context.Context) error
+	}{registry, hub} {
+		if err := mgr.Add(r); err != nil {
+			return err
+		}
+	}
+	if err := refs.Index(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if err := setupControllers(mgr, o, registry, hub); err != nil {
+		return err
+	}
+	if o.Certificate != nil {
+		if err := webhook.SetupWithManager(mgr, o.AllowedPodAnnotations); err != nil {
+			return fmt.Errorf("webhooks: %w", err)
+		}
+	}
+	if o.Metrics {
+		c := &metrics.Collector{Reader: mgr.GetCache()}
+		if o.Certificate != nil {
+			c.Certificate = o.Certificate.Expires
+		}
+		return crmetrics.Registry.Register(c)
+	}
+	return nil
+}
+
+func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *signals.Hub) error {
+	var (
+		applier  = apply.New(mgr.GetClient(), mgr.GetAPIReader())
+		areas    = &refs.Areas{Client: mgr.GetClient(), Sessions: registry, OperatorNamespace: o.OperatorNamespace}
+		valid    = validate.NewMemo(o.AllowedPodAnnotations)
+		recorder = mgr.GetEventRecorder("metip")
+	)
+	if err := (&broker.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Events: recorder, Sessions: registry,
+		OperatorNamespace: o.OperatorNamespace, AllowedAnnotations: o.AllowedPodAnnotations,
+		Defaults: broker.Defaults{Image: o.Image, ImagePullPolicy: o.ImagePullPolicy, Resources: o.Broker, FixedGroup: o.FixedGroup},
+	}).SetupWithManager(mgr, hub); err != nil {
+		return fmt.Errorf("controller of Brokers: %w", err)
+	}
+	if err := (&integration.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Areas: areas, Hub: hub, Events: recorder, Workers: o.Workers, Resync: o.Resync,
+	}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller of Integrations: %w", err)
+	}
+	if err := (&connector.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Areas: areas, Sessions: registry, Hub: hub, Events: recorder,
+		Credentials: credentials.NewStore(mgr.GetClient()), Valid: valid, Workers: o.Workers, Resync: connectorResync,
+		Defaults: connector.Defaults{Image: o.Image, ImagePullPolicy: o.ImagePullPolicy, Resources: o.Connector, Env: o.ConnectorEnv},
+	}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller of Connectors: %w", err)
+	}
+	if err := (&route.Reconciler{
+		Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Valid: valid, Workers: o.Workers, Resync: o.Resync,
+	}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller of Routes: %w", err)
+	}
+	return nil
+}
