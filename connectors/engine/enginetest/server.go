@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -222,4 +223,48 @@ func (s *Server) Durable(namespace, integration, route, destination string, ackW
 		Durable: contract.DurableName(namespace, route, destination), AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
 		FilterSubjects: []string{contract.EventSubjects(namespace, integration), contract.MarkSubject(namespace, integration)},
 	}))
+}
+
+// Publish an event as a source of the namespace would have, and return its sequence in the stream.
+func (s *Server) Publish(namespace, integration, connector, eventType, id string, body []byte) uint64 {
+	s.t.Helper()
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	m := &nats.Msg{
+		Subject: contract.EventSubject(namespace, integration, connector, contract.Slot(id), eventType), Data: body,
+		Header: nats.Header{
+			"Nats-Msg-Id": {contract.MessageID("uid-"+connector, "", id)}, contract.HeaderSpecVersion: {contract.SpecVersion}, contract.HeaderID: {id},
+			contract.HeaderType: {eventType}, contract.HeaderSource: {contract.SourceURI(namespace, connector)}, contract.HeaderTime: {now},
+			contract.HeaderAccepted: {now}, contract.HeaderFormat: {"JSON"}, contract.HeaderContentType: {"application/json"},
+		},
+	}
+	return must[*jetstream.PubAck](s.t, "publish an event")(s.Admin().PublishMsg(s.t.Context(), m)).Sequence
+}
+
+// Messages of a stream, from the first.
+func (s *Server) Messages(stream string) []*jetstream.RawStreamMsg {
+	s.t.Helper()
+	st := must[jetstream.Stream](s.t, "find stream "+stream)(s.Admin().Stream(s.t.Context(), stream))
+	info := must[*jetstream.StreamInfo](s.t, "ask for the stream")(st.Info(s.t.Context()))
+	var all []*jetstream.RawStreamMsg
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq && seq > 0; seq++ {
+		m, err := st.GetMsg(s.t.Context(), seq)
+		if err == nil {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// Report that a pod gave last; ok is false when there is none.
+func (s *Server) Report(namespace, connector, pod string) (r contract.Report, ok bool) {
+	s.t.Helper()
+	st, err := s.Admin().Stream(s.t.Context(), contract.StatusStream)
+	if err != nil {
+		return r, false
+	}
+	m, err := st.GetLastMsgForSubject(s.t.Context(), contract.StatusSubject(namespace, connector, pod))
+	if err != nil || json.Unmarshal(m.Data, &r) != nil {
+		return r, false
+	}
+	return r, true
 }

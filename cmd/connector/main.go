@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/metip/metip/connectors/catalog"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/engine"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "connector:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var (
+		config        = flag.String("config", contract.ConfigFile, "file of the configuration")
+		creds         = flag.String("creds", contract.BrokerCredsFile, "file of the broker's credentials")
+		systemDir     = flag.String("system-dir", contract.SystemDir, "folder of the system's mounted Secrets")
+		listen        = flag.String("listen", ":"+strconv.Itoa(contract.PortListener), "address that a connector which listens is reached at")
+		healthAddress = flag.String("health-addr", ":"+strconv.Itoa(contract.PortHealth), "address of /healthz, /readyz and /metrics")
+		pod           = flag.String("pod", os.Getenv(contract.EnvPodName), "name of the pod")
+		allowLoopback = flag.Bool("allow-loopback", false, "let the system be reached at loopback addresses")
+		logLevel      = flag.String("log-level", "info", "debug, info, warn or error")
+		grace         = flag.Duration("grace", 0, "how long the drain may take; 25s by default")
+		linger        = flag.Duration("linger", 0, "how long a listener stays open after the drain has begun; 3s by default")
+	)
+	flag.Parse()
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(*logLevel)); err != nil {
+		return fmt.Errorf("--log-level: %w", err)
+	}
+	limitMemory()
+	cfg, err := engine.LoadConfig(*config)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})).
+		With("connector", cfg.Connector.Namespace+"/"+cfg.Connector.Name, "pod", *pod)
+	name := ""
+	if cfg.Source != nil {
+		name = cfg.Source.System.Type
+	} else {
+		name = cfg.Sink.System.Type
+	}
+	system, ok := catalog.Lookup(name)
+	if !ok {
+		return fmt.Errorf("this program knows no system %q: the operator and the connector image are of different releases", name)
+	}
+	e, err := engine.New(engine.Options{
+		Config: cfg, System: system, Pod: *pod, CredsFile: *creds, SystemDir: *systemDir, ListenAddress: *listen, HealthAddress: *healthAddress,
+		AllowLoopback: *allowLoopback, Grace: *grace, Linger: *linger, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	begun := time.Now()
+	log.Info("starting", "system", name, "config", cfg.Hash)
+	err = e.Run(ctx)
+	if err == nil {
+		log.Info("drained", "ran", time.Since(begun).Round(time.Second).String())
+	}
+	return err
+}
+
+// limitMemory tells the Go runtime of the container's limit, so that it collects garbage rather than being killed. The environment has
+// precedence.
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	raw, err := os.ReadFile("/sys/fs/cgroup/memory.max")
+	if err != nil {
+		return
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+	if err != nil || limit <= 0 {
+		return
+	}
+	debug.SetMemoryLimit(limit * 9 / 10)
+}

@@ -1,0 +1,258 @@
+package engine
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nuid"
+)
+
+// Where one server flushes its disk before every acknowledgement, a flush serves one message or one atomic batch. So messages are published
+// singly while few wait, and everything that waits as one batch when many do; how many are many depends on the disk. Nothing lingers: what
+// arrives while a batch is under way is the next one.
+const (
+	maxBatchMessages = 1000
+	maxBatchBytes    = 8 << 20
+	// A batch is made once as many messages wait as can be published singly in the time that a batch takes. Both times are measured;
+	// until they are, and within these bounds, it is firstWorth.
+	minWorth, firstWorth, maxWorth = 3, 16, 32
+
+	headerBatchID       = "Nats-Batch-Id"
+	headerBatchSequence = "Nats-Batch-Sequence"
+	headerBatchCommit   = "Nats-Batch-Commit"
+)
+
+// batches decides what is published singly and what in batches.
+type batches struct {
+	p  *publisher
+	id string
+
+	mu sync.Mutex
+	// queue of what is not published yet, in order.
+	queue []*publication
+	// singles that are under way; batching while a batch is.
+	singles  int
+	batching bool
+	made     uint64
+	wake     chan struct{}
+
+	// worth is how many messages make a batch worth it, and how many singles are under way at most. It follows from what a single and a
+	// batch cost the server: running means of the time from the later of sending it and the confirmation before it to its own.
+	worth                 int
+	singleCost, batchCost time.Duration
+	lastConfirm           time.Time
+}
+
+func newBatches(p *publisher) *batches {
+	return &batches{p: p, id: nuid.Next(), wake: make(chan struct{}, 1), worth: firstWorth}
+}
+
+// submit a message: at once where nothing is in its way, else by run.
+func (b *batches) submit(item *publication) {
+	b.mu.Lock()
+	if !b.batching && len(b.queue) == 0 && b.singles < b.worth {
+		b.singles++
+		b.mu.Unlock()
+		b.single(item)
+		return
+	}
+	b.queue = append(b.queue, item)
+	wake := !b.batching && (b.singles < b.worth || len(b.queue) >= b.worth)
+	b.mu.Unlock()
+	if wake {
+		b.signal()
+	}
+}
+
+func (b *batches) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *batches) single(item *publication) {
+	item.sent = time.Now()
+	if _, err := b.p.replies.publish(&item.Msg, item); err != nil {
+		item.confirm(false, err)
+	}
+}
+
+// singleDone: one of the singles has its outcome.
+func (b *batches) singleDone(item *publication, stored bool) {
+	now := time.Now()
+	b.mu.Lock()
+	b.singles--
+	if stored {
+		b.singleCost = b.measure(b.singleCost, item.sent, now)
+	}
+	wake := len(b.queue) > 0 && !b.batching
+	b.mu.Unlock()
+	if wake {
+		b.signal()
+	}
+}
+
+// measure what one confirmation cost, as a running mean; a single measure counts at most fourfold.
+func (b *batches) measure(mean time.Duration, sent, now time.Time) time.Duration {
+	if sent.Before(b.lastConfirm) {
+		sent = b.lastConfirm
+	}
+	b.lastConfirm = now
+	cost := now.Sub(sent)
+	if mean == 0 {
+		return cost
+	}
+	mean += (min(cost, 4*mean) - mean) / 8
+	if b.singleCost > 0 && b.batchCost > 0 {
+		b.worth = max(minWorth, min(int(b.batchCost/b.singleCost)+1, maxWorth))
+	}
+	return max(mean, time.Microsecond)
+}
+
+// withdraw what a group has in the queue.
+func (b *batches) withdraw(g *group, err error) {
+	var gone []*publication
+	b.mu.Lock()
+	kept := b.queue[:0]
+	for _, item := range b.queue {
+		if item.group == g {
+			gone = append(gone, item)
+		} else {
+			kept = append(kept, item)
+		}
+	}
+	clear(b.queue[len(kept):])
+	b.queue = kept
+	b.mu.Unlock()
+	for _, item := range gone {
+		item.finish(false, err)
+	}
+}
+
+// run publishes what waits, until stop is closed.
+func (b *batches) run(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-b.wake:
+		}
+		for {
+			item, batch := b.next()
+			if item == nil && batch == nil {
+				break
+			}
+			if item != nil {
+				b.single(item)
+			} else {
+				b.publish(batch)
+			}
+		}
+	}
+}
+
+// next gives what is to be published now: one message, or a batch.
+func (b *batches) next() (*publication, *batch) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.batching || len(b.queue) == 0 {
+		return nil, nil
+	}
+	if n := b.batchable(); n >= b.worth {
+		b.batching = true
+		b.made++
+		batch := &batch{owner: b, id: b.id + strconv.FormatUint(b.made, 36), items: append([]*publication(nil), b.queue[:n]...)}
+		b.drop(n)
+		return nil, batch
+	}
+	if b.singles >= b.worth {
+		return nil, nil
+	}
+	item := b.queue[0]
+	b.drop(1)
+	b.singles++
+	return item, nil
+}
+
+// batchable is how many messages at the front of the queue make one batch.
+func (b *batches) batchable() int {
+	size := 0
+	for i, item := range b.queue {
+		if size += item.size; item.alone || i == maxBatchMessages || size > maxBatchBytes {
+			return i
+		}
+	}
+	return len(b.queue)
+}
+
+// drop the first n of the queue, whose place in memory is used again.
+func (b *batches) drop(n int) {
+	rest := copy(b.queue, b.queue[n:])
+	clear(b.queue[rest:])
+	b.queue = b.queue[:rest]
+}
+
+// batch is one atomic batch under way.
+type batch struct {
+	owner *batches
+	id    string
+	items []*publication
+	// sent is when its last message was.
+	sent time.Time
+}
+
+func (b *batches) publish(batch *batch) {
+	last := len(batch.items) - 1
+	for i, item := range batch.items {
+		item.Header[headerBatchID] = []string{batch.id}
+		item.Header[headerBatchSequence] = []string{strconv.Itoa(i + 1)}
+		item.Reply = ""
+		if i < last {
+			if err := b.p.replies.nc.PublishMsg(&item.Msg); err != nil {
+				batch.confirm(false, err)
+				return
+			}
+		}
+	}
+	commit := batch.items[last]
+	commit.Header[headerBatchCommit] = []string{"1"}
+	batch.sent = time.Now()
+	if _, err := b.p.replies.publish(&commit.Msg, batch); err != nil {
+		batch.confirm(false, err)
+	}
+}
+
+// confirm the outcome of the whole batch. One that was refused as a batch (a message in it is stored already, another batch is in the
+// way, the server lost it) is published singly, with the same ids.
+func (b *batch) confirm(_ bool, err error) {
+	for _, item := range b.items {
+		delete(item.Header, headerBatchID)
+		delete(item.Header, headerBatchSequence)
+		delete(item.Header, headerBatchCommit)
+		item.alone = true
+	}
+	o := b.owner
+	o.p.metrics.batch.Observe(float64(len(b.items)))
+	again := err != nil && isCode(err, codeBatchDuplicate, codeBatchIncomplete, codeBatchTooMany)
+	o.mu.Lock()
+	o.batching = false
+	if err == nil {
+		o.batchCost = o.measure(o.batchCost, b.sent, time.Now())
+	}
+	if again {
+		o.queue = append(b.items, o.queue...)
+	}
+	wake := len(o.queue) > 0
+	o.mu.Unlock()
+	if wake {
+		o.signal()
+	}
+	if again {
+		return
+	}
+	for _, item := range b.items {
+		item.finish(false, err)
+	}
+}

@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+)
+
+// How an open circuit finds out whether the system works again.
+const (
+	firstProbe = 200 * time.Millisecond
+	lastProbe  = 5 * time.Second
+	// checksBeforeTry is how many failed checks come before a message is tried all the same: a check may be wrong, a write is not.
+	checksBeforeTry = 4
+)
+
+// circuit of one destination. While it is open nothing is pulled (but for one message, where none is held), and held messages wait. A
+// prober asks the system by Check, then tries one message at a time, each time another, until one is answered. It is guarded by its
+// destination's lock.
+type circuit struct {
+	destination *destination
+	problem
+	// successes counts what the system answered.
+	successes int64
+	probing   bool
+	poke      chan struct{}
+	// version of the Secrets at the last failure.
+	version uint64
+}
+
+func (c *circuit) open() bool { return c.err != nil }
+
+// fail opens the circuit, or keeps it open for another reason.
+func (c *circuit) fail(err error) {
+	d := c.destination
+	c.version = d.sink.secrets.Version()
+	if c.set(reasonOf(err), err) {
+		d.log.Warn("the system is unavailable", "error", err)
+		d.sink.changed()
+	}
+	if !c.probing && !d.stopping {
+		c.probing = true
+		c.poke = make(chan struct{}, 1)
+		d.workers++
+		go d.probe(c.poke)
+	}
+}
+
+// success closes the circuit: the system answered a message.
+func (c *circuit) success() {
+	c.successes++
+	if c.err != nil {
+		c.close()
+	}
+}
+
+// close the circuit and go on.
+func (c *circuit) close() {
+	d := c.destination
+	c.set("", nil)
+	d.log.Info("the system is available again")
+	d.sink.changed()
+	c.wake()
+	d.startWorker()
+	d.request()
+}
+
+// wake the prober.
+func (c *circuit) wake() {
+	if c.poke != nil {
+		select {
+		case c.poke <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// probe until the circuit is closed. It counts as a worker.
+func (d *destination) probe(poke <-chan struct{}) {
+	wait, checks := firstProbe, 0
+	for {
+		timer := time.NewTimer(wait)
+		secrets := d.sink.secrets.Changed()
+		select {
+		case <-timer.C:
+			wait = min(2*wait, lastProbe)
+		case <-secrets:
+			wait = firstProbe
+		case <-d.sink.deliver.Done():
+		case <-poke:
+			// A message has come, the circuit was closed, or the pod stops. A message waits for the time of the next probe.
+			if !d.woken(timer.C) {
+				timer.Stop()
+				d.endProbe()
+				return
+			}
+			wait = min(2*wait, lastProbe)
+		}
+		timer.Stop()
+		if d.probed(&checks) {
+			d.endProbe()
+			return
+		}
+	}
+}
+
+// woken waits out a timer that a message has interrupted. It is false when there is nothing left to probe.
+func (d *destination) woken(timer <-chan time.Time) bool {
+	d.mu.Lock()
+	done := d.stopping || !d.circuit.open()
+	d.mu.Unlock()
+	if done {
+		return false
+	}
+	select {
+	case <-timer:
+	case <-d.sink.deliver.Done():
+	}
+	return true
+}
+
+func (d *destination) endProbe() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.circuit.probing = false
+	d.workers--
+	d.idle.Broadcast()
+	// It may have opened again in between.
+	if d.circuit.open() && !d.stopping {
+		d.circuit.fail(d.circuit.err)
+	}
+	d.startWorker()
+}
+
+// probed asks the system, and tries a message. It is true when probing is over.
+func (d *destination) probed(checks *int) bool {
+	d.mu.Lock()
+	over := d.stopping || !d.circuit.open()
+	disproved := isConnection(d.circuit.err) || d.circuit.version != d.sink.secrets.Version()
+	d.mu.Unlock()
+	if over || d.sink.deliver.Err() != nil {
+		return true
+	}
+	err := d.sink.check(d.sink.deliver)
+	d.mu.Lock()
+	if err != nil {
+		d.circuit.fail(err)
+		if *checks++; *checks%checksBeforeTry != 0 {
+			d.mu.Unlock()
+			return false
+		}
+	} else {
+		*checks = 0
+		if disproved && len(d.queue) == 0 {
+			// Nothing is there to try. What failed was the connection, which the check has made, or the credentials, which are others now.
+			d.circuit.close()
+			d.mu.Unlock()
+			return true
+		}
+	}
+	if len(d.queue) == 0 {
+		d.request()
+		d.mu.Unlock()
+		return false
+	}
+	h := d.queue[0]
+	d.queue = append(d.queue[:0], d.queue[1:]...)
+	d.mu.Unlock()
+	// When it fails again it goes to the end of the queue, so that the next probe tries another one.
+	d.process([]*held{h})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.circuit.open() || d.stopping
+}
+
+// isConnection tells failures that a successful Check disproves.
+func isConnection(err error) bool {
+	var u *sdk.UnavailableError
+	if !errors.As(err, &u) {
+		return false
+	}
+	switch u.Reason {
+	case contract.ReasonConnectionFailed, contract.ReasonCertificateInvalid, contract.ReasonCredentialsMissing:
+		return true
+	}
+	return false
+}

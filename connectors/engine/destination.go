@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/steps"
+)
+
+// Bounds of one destination in one pod.
+const (
+	// minHeld and maxHeld bound how many messages are held: pulled and not settled.
+	minHeld, maxHeld = 64, 1024
+	// maxHeldBytes bounds a pull. One message of the largest size must fit.
+	maxHeldBytes = contract.MaxMessageSize + 2*contract.MaxHeaderSize + 4<<20
+	// workers that write at the same time: of single messages, and of batches.
+	singleWorkers, batchWorkers = 32, 4
+	// defaultAckWait until the broker has told the durable's own.
+	defaultAckWait = 30 * time.Second
+)
+
+// destination consumes one durable and delivers to one operation of the sink. Each has a subscription, workers and a circuit of its
+// own, so that a slow one never holds up another.
+type destination struct {
+	sink    *sinkRunner
+	route   contract.Route
+	steps   []step
+	op      sdk.Operation
+	log     *slog.Logger
+	metrics *destinationMetrics
+
+	maxBatch, maxWorkers, capacity int
+
+	mu sync.Mutex
+	// held are all messages that were pulled and are not settled, by stream sequence; queue are those that wait for a worker.
+	held    map[uint64]*held
+	queue   []*held
+	workers int
+	idle    *sync.Cond
+	// stopping: nothing more is pulled or begun.
+	stopping bool
+	pull     puller
+	circuit  circuit
+	memory   memory
+	ackWait  time.Duration
+	// problems of this destination alone, for the report.
+	consumer, deadLetters problem
+	// invalid: the Route cannot run at all.
+	invalid error
+}
+
+// problem is an error and since when.
+type problem struct {
+	err    error
+	reason string
+	since  time.Time
+}
+
+// set the problem, and say whether that is a change worth a report.
+func (p *problem) set(reason string, err error) bool {
+	changed := (p.err == nil) != (err == nil) || p.reason != reason
+	if changed {
+		p.since = time.Now()
+	}
+	p.err, p.reason = err, reason
+	return changed
+}
+
+// held is one message in the pod's hands.
+type held struct {
+	in        *nats.Msg
+	message   sdk.Message
+	delivery  sdk.Delivery
+	seq       uint64
+	delivered uint64
+	// touched is when the broker last heard of it.
+	touched time.Time
+	decoded bool
+	// tried counts the attempts before this one.
+	tried int
+	// seen is the count of successes at its last attempt that failed because the system was unavailable; -1 before any.
+	seen int64
+	// alone: not in a batch with others, because such a batch panicked.
+	alone bool
+	// dead is why it goes to the dead letters, once that is decided.
+	dead *deadLetter
+}
+
+// step is one compiled mediation.
+type step struct {
+	name      string
+	filter    *steps.Filter
+	transform *steps.Transform
+}
+
+func newDestination(s *sinkRunner, r contract.Route) *destination {
+	d := &destination{
+		sink: s, route: r, log: s.log.With("route", r.Name, "destination", r.Destination), metrics: s.metrics.destination(r.Name, r.Destination),
+		held: map[uint64]*held{}, ackWait: defaultAckWait, memory: newMemory(),
+	}
+	d.idle = sync.NewCond(&d.mu)
+	d.circuit.destination = d
+	if d.invalid = d.compile(); d.invalid != nil {
+		d.log.Error("the route cannot run", "error", d.invalid)
+		return d
+	}
+	d.maxBatch = max(1, d.op.MaxBatch())
+	d.maxWorkers = singleWorkers
+	if d.maxBatch > 1 {
+		d.maxWorkers = batchWorkers
+	}
+	d.capacity = max(minHeld, min(2*d.maxBatch+2*d.maxWorkers, maxHeld))
+	return d
+}
+
+func (d *destination) compile() error {
+	for _, s := range d.route.Steps {
+		c := step{name: s.Name}
+		var err error
+		if s.Filter != "" {
+			c.filter, err = steps.CompileFilter(s.Filter)
+		} else {
+			c.transform, err = steps.CompileTransform(s.JQ)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		d.steps = append(d.steps, c)
+	}
+	op, err := d.sink.sink.Operation(d.route.Operation)
+	if err != nil {
+		return fmt.Errorf("operation: %w", err)
+	}
+	d.op = op
+	return nil
+}
+
+// run consumes until the context ends, and then gives back what was not begun, and waits for what was.
+func (d *destination) run(ctx, deliver context.Context) {
+	if d.invalid != nil {
+		<-ctx.Done()
+		return
+	}
+	d.pull.start(ctx, d)
+	touch := time.NewTicker(time.Second)
+	defer touch.Stop()
+	stop := context.AfterFunc(ctx, d.drain)
+	defer stop()
+	for {
+		select {
+		case <-touch.C:
+			d.touch(time.Now())
+			d.pull.check(time.Now())
+		case <-ctx.Done():
+			d.finish(deliver)
+			return
+		}
+	}
+}
+
+// touch tells the broker of every message that is held for long that it is in good hands, and keeps the pull going.
+func (d *destination) touch(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, h := range d.held {
+		if now.Sub(h.touched) >= d.ackWait/3 {
+			h.touched = now
+			_ = d.sink.conn.nc.Publish(h.in.Reply, ackProgress)
+		}
+	}
+	d.request()
+}
+
+// drain stops pulling and gives what was not begun back to the broker, for another pod.
+func (d *destination) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopping = true
+	for _, h := range d.queue {
+		d.giveBack(h)
+	}
+	d.queue = nil
+	d.circuit.wake()
+	d.idle.Broadcast()
+}
+
+// giveBack a message that was not tried. The caller holds the lock.
+func (d *destination) giveBack(h *held) {
+	delete(d.held, h.seq)
+	_ = d.sink.conn.nc.Publish(h.in.Reply, ackNak)
+}
+
+// finish waits for the workers, and for pulls that are still open, so that nothing is sent to a pod that is gone; no longer than deliver lasts.
+func (d *destination) finish(deliver context.Context) {
+	stop := context.AfterFunc(deliver, func() {
+		d.mu.Lock()
+		d.idle.Broadcast()
+		d.mu.Unlock()
+	})
+	defer stop()
+	d.mu.Lock()
+	for d.workers > 0 && deliver.Err() == nil {
+		d.idle.Wait()
+	}
+	for _, h := range d.held {
+		d.giveBack(h)
+	}
+	d.mu.Unlock()
+	d.pull.finish(deliver)
+}
+
+// take a message that came from the broker.
+func (d *destination) take(in *nats.Msg) {
+	meta, err := parseReply(in.Reply)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pull.asked = max(0, d.pull.asked-1)
+	d.pull.working()
+	defer d.request()
+	if err != nil {
+		d.log.Error("a message without an address to acknowledge", "subject", in.Subject, "error", err)
+		return
+	}
+	if isMark(in.Subject) {
+		_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
+		return
+	}
+	if meta.delivered > 1 {
+		d.metrics.redelivered.Inc()
+		if d.memory.settled(meta.seq) {
+			// The acknowledgement was lost, the delivery was not.
+			_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
+			return
+		}
+		if h := d.held[meta.seq]; h != nil {
+			h.in.Reply, h.touched = in.Reply, time.Now()
+			return
+		}
+	}
+	h := &held{in: in, seq: meta.seq, delivered: meta.delivered, touched: time.Now(), seen: -1}
+	d.memory.recall(h)
+	if d.stopping {
+		d.giveBack(h)
+		return
+	}
+	d.held[h.seq] = h
+	d.queue = append(d.queue, h)
+	d.startWorker()
+}
+
+// startWorker if there is work, room for a worker, and a system that is believed to work. The caller holds the lock.
+func (d *destination) startWorker() {
+	if len(d.queue) == 0 || d.stopping {
+		return
+	}
+	if d.circuit.open() {
+		d.circuit.wake()
+		return
+	}
+	if d.workers < d.maxWorkers {
+		d.workers++
+		go d.work()
+	}
+}
+
+// state of this destination for the report: nil while it delivers.
+func (d *destination) state() (problem, bool) {
+	if d.invalid != nil {
+		return problem{d.invalid, contract.ReasonSystemError, d.sink.started}, true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range []problem{d.circuit.problem, d.deadLetters, d.consumer} {
+		if p.err != nil {
+			return p, true
+		}
+	}
+	return problem{}, false
+}

@@ -1,0 +1,68 @@
+package engine
+
+// Bounds of what a destination remembers of messages that it no longer holds.
+const (
+	rememberSettled  = 4096
+	rememberAttempts = 16384
+	// unexplained deliveries are those that may have ended without an attempt (a pod that died or was drained); only what the broker
+	// counts beyond them is taken for attempts that this pod does not remember.
+	unexplained = 5
+)
+
+// memory of a destination: which messages are settled though the broker may not have heard it, and how often others were tried.
+type memory struct {
+	done  map[uint64]struct{}
+	ring  []uint64
+	next  int
+	tries map[uint64]attempts
+}
+
+// attempts of one message that waits on the broker for the next one.
+type attempts struct {
+	tried int
+	seen  int64
+	alone bool
+	dead  *deadLetter
+}
+
+func newMemory() memory {
+	return memory{done: map[uint64]struct{}{}, tries: map[uint64]attempts{}}
+}
+
+// settle remembers that a message needs nothing more but perhaps another acknowledgement.
+func (m *memory) settle(seq uint64) {
+	delete(m.tries, seq)
+	if len(m.ring) < rememberSettled {
+		m.ring = append(m.ring, seq)
+	} else {
+		delete(m.done, m.ring[m.next])
+		m.ring[m.next] = seq
+		m.next = (m.next + 1) % rememberSettled
+	}
+	m.done[seq] = struct{}{}
+}
+
+func (m *memory) settled(seq uint64) bool {
+	_, ok := m.done[seq]
+	return ok
+}
+
+// keep what is known of a message that goes back to the broker for a while.
+func (m *memory) keep(h *held) {
+	if len(m.tries) >= rememberAttempts {
+		for seq := range m.tries {
+			delete(m.tries, seq)
+			break
+		}
+	}
+	m.tries[h.seq] = attempts{h.tried, h.seen, h.alone, h.dead}
+}
+
+// recall what is known of a message that has come. One that this pod knows nothing of has been tried by others at most as often as it
+// was delivered.
+func (m *memory) recall(h *held) {
+	h.tried = max(0, int(min(h.delivered, 1<<30))-1-unexplained)
+	if a, ok := m.tries[h.seq]; ok {
+		h.tried, h.seen, h.alone, h.dead = max(h.tried, a.tried), a.seen, a.alone, a.dead
+	}
+}

@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"net/http"
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/metip/metip/connectors/contract"
+)
+
+// latencies of publishing and of delivery, in seconds.
+var latencies = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 3600}
+
+// batchSizes in messages.
+var batchSizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
+
+// registry of one pod's metrics. Labels have few values: a Route, a destination, a reason.
+type registry struct{ *prometheus.Registry }
+
+func newRegistry(c *contract.Config, pod string) registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	system := ""
+	if c.Source != nil {
+		system = c.Source.System.Type
+	} else if c.Sink != nil {
+		system = c.Sink.System.Type
+	}
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "metip_connector_info", Help: "Who the pod is; always 1."},
+		[]string{"namespace", "connector", "integration", "system", "pod", "config", "version"})
+	info.WithLabelValues(c.Connector.Namespace, c.Connector.Name, c.Connector.Integration, system, pod, c.Hash, version).Set(1)
+	r.MustRegister(info)
+	return registry{r}
+}
+
+func (r registry) handler() http.Handler {
+	return promhttp.HandlerFor(r.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+func (r registry) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	r.MustRegister(c)
+	return c
+}
+
+func (r registry) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	r.MustRegister(c)
+	return c
+}
+
+func (r registry) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	r.MustRegister(h)
+	return h
+}
+
+func (r registry) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	r.MustRegister(h)
+	return h
+}
+
+func (r registry) gauge(name, help string, labels prometheus.Labels, f func() float64) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
+}
+
+// sourceMetrics are those of a source.
+type sourceMetrics struct {
+	received, published, duplicates prometheus.Counter
+	latency, batch                  prometheus.Histogram
+	refusals                        *prometheus.CounterVec
+}
+
+func newSourceMetrics(r registry) *sourceMetrics {
+	return &sourceMetrics{
+		received:   r.counter("metip_connector_received_total", "Messages that the system handed over to be published."),
+		published:  r.counter("metip_connector_published_total", "Messages that the broker confirmed as stored, those stored before included."),
+		duplicates: r.counter("metip_connector_duplicates_total", "Published messages that the broker had stored before."),
+		latency:    r.histogram("metip_connector_publish_seconds", "Time from the system handing over a message (or a batch of its own) to the broker's confirmation.", latencies),
+		batch:      r.histogram("metip_connector_publish_batch_messages", "Messages in each atomic batch; messages published singly are not counted.", batchSizes),
+		refusals:   r.counters("metip_connector_refused_total", "Messages that were not accepted, by reason: invalid, full, suspended, broker, cancelled.", "reason"),
+	}
+}
+
+func (m *sourceMetrics) refused(reason string, n int) {
+	m.refusals.WithLabelValues(reason).Add(float64(n))
+}
+
+// sinkMetrics are those of a sink, for all its destinations.
+type sinkMetrics struct {
+	delivered, filtered, retried, redelivered *prometheus.CounterVec
+	dead                                      *prometheus.CounterVec
+	latency, write, batch                     *prometheus.HistogramVec
+}
+
+func newSinkMetrics(r registry) *sinkMetrics {
+	by := []string{"route", "destination"}
+	return &sinkMetrics{
+		delivered:   r.counters("metip_connector_delivered_total", "Messages that the system confirmed.", by...),
+		filtered:    r.counters("metip_connector_filtered_total", "Messages that a filter or a transform let go.", by...),
+		retried:     r.counters("metip_connector_retried_total", "Attempts that failed and are to be made again.", by...),
+		redelivered: r.counters("metip_connector_redelivered_total", "Messages that the broker delivered more than once.", by...),
+		dead:        r.counters("metip_connector_dead_lettered_total", "Messages that the dead-letter stream confirmed, by reason.", append(by, "reason")...),
+		latency:     r.histograms("metip_connector_end_to_end_seconds", "Time from the source accepting a message to the system confirming it.", latencies, by...),
+		write:       r.histograms("metip_connector_write_seconds", "Time that the system took for one batch.", latencies, by...),
+		batch:       r.histograms("metip_connector_write_batch_messages", "Messages in each batch that was written to the system.", batchSizes, by...),
+	}
+}
+
+// destinationMetrics are sinkMetrics of one destination, looked up once.
+type destinationMetrics struct {
+	delivered, filtered, retried, redelivered prometheus.Counter
+	dead                                      *prometheus.CounterVec
+	latency, write, batch                     prometheus.Observer
+}
+
+func (m *sinkMetrics) destination(route, destination string) *destinationMetrics {
+	return &destinationMetrics{
+		delivered: m.delivered.WithLabelValues(route, destination), filtered: m.filtered.WithLabelValues(route, destination),
+		retried: m.retried.WithLabelValues(route, destination), redelivered: m.redelivered.WithLabelValues(route, destination),
+		dead:    m.dead.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
+		latency: m.latency.WithLabelValues(route, destination), write: m.write.WithLabelValues(route, destination),
+		batch: m.batch.WithLabelValues(route, destination),
+	}
+}

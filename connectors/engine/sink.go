@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+)
+
+// Timing of checks: a system that has gone is noticed within checkEvery + checkTimeout, though nothing flows.
+const (
+	checkEvery   = 2500 * time.Millisecond
+	checkTimeout = 4 * time.Second
+	// checkFresh is how long one answer serves everybody who asks.
+	checkFresh = 150 * time.Millisecond
+)
+
+// sinkRunner runs a sink: its destinations, and the checks of the system while nothing flows.
+type sinkRunner struct {
+	config  *contract.Config
+	log     *slog.Logger
+	conn    *connection
+	replies *replies
+	secrets *secrets
+	metrics *sinkMetrics
+	sink    sdk.Sink
+	system  *systemState
+	started time.Time
+	changed func()
+	// deliver ends when what is being delivered has to stop: later than the context that run is given.
+	deliver      context.Context
+	destinations []*destination
+	// writes is when the system last confirmed a message.
+	writes atomic.Int64
+
+	checking sync.Mutex
+	mu       sync.Mutex
+	// checked is when the last check ended, and what it said.
+	checked  time.Time
+	checkErr error
+}
+
+// prepare the destinations.
+func (s *sinkRunner) prepare(r registry) {
+	for _, route := range s.config.Sink.Routes {
+		d := newDestination(s, route)
+		s.destinations = append(s.destinations, d)
+		r.gauge("metip_connector_in_flight", "Messages that the pod holds: pulled and not settled.",
+			prometheus.Labels{"route": route.Name, "destination": route.Destination}, func() float64 {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return float64(len(d.held))
+			})
+	}
+}
+
+// run until ctx ends, then drain.
+func (s *sinkRunner) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, d := range s.destinations {
+		wg.Go(func() { d.run(ctx, s.deliver) })
+	}
+	s.watchSystem(ctx)
+	wg.Wait()
+}
+
+// watchSystem checks the system now, while nothing flows, and when the Secrets change.
+func (s *sinkRunner) watchSystem(ctx context.Context) {
+	for ctx.Err() == nil {
+		// A destination whose circuit is open checks by itself.
+		if !s.isOpen() && time.Since(time.Unix(0, s.writes.Load())) > checkEvery {
+			_ = s.check(ctx)
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.secrets.Changed():
+		case <-time.After(checkEvery):
+		}
+	}
+}
+
+func (s *sinkRunner) isOpen() bool {
+	for _, d := range s.destinations {
+		d.mu.Lock()
+		open := d.circuit.open()
+		d.mu.Unlock()
+		if open {
+			return true
+		}
+	}
+	return false
+}
+
+// check the system; one at a time, and a fresh answer serves all.
+func (s *sinkRunner) check(ctx context.Context) error {
+	s.checking.Lock()
+	defer s.checking.Unlock()
+	s.mu.Lock()
+	if !s.checked.IsZero() && time.Since(s.checked) < checkFresh {
+		defer s.mu.Unlock()
+		return s.checkErr
+	}
+	s.mu.Unlock()
+	err := s.ask(ctx)
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	s.mu.Lock()
+	changed := s.checked.IsZero() || !sameState(s.checkErr, err)
+	s.checked, s.checkErr = time.Now(), err
+	s.mu.Unlock()
+	if changed {
+		s.changed()
+	}
+	return err
+}
+
+func (s *sinkRunner) ask(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("the system's check panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = sdk.Unavailable(contract.ReasonSystemError, fmt.Errorf("the connector panicked: %v", r))
+		}
+	}()
+	err = s.sink.Check(ctx)
+	var u *sdk.UnavailableError
+	if err != nil && !errors.As(err, &u) {
+		reason := contract.ReasonSystemError
+		if errors.Is(err, context.DeadlineExceeded) {
+			reason, err = contract.ReasonConnectionFailed, fmt.Errorf("no answer within %s: %w", checkTimeout, err)
+		}
+		err = sdk.Unavailable(reason, err)
+	}
+	return err
+}
+
+// routes that have a problem of their own, and the state of the system as all of them show it.
+func (s *sinkRunner) routes() (routes []contract.RouteState) {
+	var common, first problem
+	open := 0
+	for _, d := range s.destinations {
+		p, failing := d.state()
+		if failing {
+			routes = append(routes, contract.RouteState{Route: d.route.Name, Destination: d.route.Destination, State: state(p.err, p.reason, p.since)})
+		}
+		d.mu.Lock()
+		c := d.circuit.problem
+		d.mu.Unlock()
+		if c.err == nil {
+			continue
+		}
+		open++
+		if first.err == nil || c.since.Before(first.since) {
+			first = c
+		}
+		if c.reason != contract.ReasonSystemError && (common.err == nil || c.since.Before(common.since)) {
+			common = c
+		}
+	}
+	if common.err == nil && open == len(s.destinations) {
+		common = first
+	}
+	s.judge(common.err)
+	return routes
+}
+
+// judge the system: by what writes say, else by the last check.
+func (s *sinkRunner) judge(writes error) {
+	s.mu.Lock()
+	checked, checkErr := s.checked, s.checkErr
+	s.mu.Unlock()
+	wrote := time.Unix(0, s.writes.Load())
+	switch {
+	case writes != nil:
+		s.system.System(writes)
+	case wrote.After(checked):
+		s.system.System(nil)
+	case !checked.IsZero():
+		s.system.System(checkErr)
+	}
+}

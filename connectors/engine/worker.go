@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/steps"
+)
+
+// limitAttempts bounds how often a step that runs out of its time or memory is tried, where the Route sets no bound.
+const limitAttempts = 5
+
+// work through the queue until it is empty or the circuit opens.
+func (d *destination) work() {
+	batch := make([]*held, 0, d.maxBatch)
+	for {
+		d.mu.Lock()
+		if len(d.queue) == 0 || d.stopping || d.circuit.open() {
+			d.workers--
+			d.idle.Broadcast()
+			d.mu.Unlock()
+			return
+		}
+		batch = d.nextBatch(batch[:0])
+		if len(d.queue) > 0 {
+			d.startWorker()
+		}
+		d.mu.Unlock()
+		d.process(batch)
+	}
+}
+
+// nextBatch takes what one worker writes at a time. The caller holds the lock.
+func (d *destination) nextBatch(batch []*held) []*held {
+	size := 0
+	for i, h := range d.queue {
+		if i == d.maxBatch || i > 0 && (h.alone || size+len(h.in.Data) > maxHeldBytes) {
+			break
+		}
+		size += len(h.in.Data)
+		batch = append(batch, h)
+		if h.alone {
+			break
+		}
+	}
+	rest := copy(d.queue, d.queue[len(batch):])
+	clear(d.queue[rest:])
+	d.queue = d.queue[:rest]
+	return batch
+}
+
+// process a batch: steps, then the system, then what becomes of each message.
+func (d *destination) process(batch []*held) {
+	ready := batch[:0]
+	for _, h := range batch {
+		if d.prepare(h) {
+			ready = append(ready, h)
+		}
+	}
+	if len(ready) == 0 {
+		return
+	}
+	deliveries := make([]*sdk.Delivery, len(ready))
+	for i, h := range ready {
+		h.delivery.Attempt = h.tried + 1
+		deliveries[i] = &h.delivery
+	}
+	begun := time.Now()
+	results, panicked := d.write(deliveries)
+	d.metrics.write.Observe(time.Since(begun).Seconds())
+	d.metrics.batch.Observe(float64(len(ready)))
+	if panicked != nil && len(ready) > 1 {
+		d.separate(ready)
+		return
+	}
+	for i, h := range ready {
+		switch {
+		case panicked != nil:
+			d.bury(h, &deadLetter{reason: contract.DeadReasonRejected, err: panicked})
+		case len(results) != len(ready):
+			d.retry(h, fmt.Errorf("the system answered %d of %d messages", len(results), len(ready)))
+		default:
+			d.outcome(h, results[i])
+		}
+	}
+}
+
+// write calls the system. A panic is returned, not passed on.
+func (d *destination) write(deliveries []*sdk.Delivery) (results []error, panicked error) {
+	ctx, cancel := context.WithTimeout(d.sink.deliver, time.Duration(d.route.Delivery.Timeout))
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			panicked = fmt.Errorf("the connector panicked: %v", r)
+			d.log.Error("the system's operation panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
+	return d.op.Write(ctx, deliveries), nil
+}
+
+// separate the messages of a batch that panicked, so that the one that is to blame is found.
+func (d *destination) separate(batch []*held) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, h := range batch {
+		h.alone = true
+	}
+	d.requeue(batch...)
+}
+
+// requeue messages that are still held. The caller holds the lock.
+func (d *destination) requeue(batch ...*held) {
+	for _, h := range batch {
+		if d.stopping {
+			d.giveBack(h)
+		} else {
+			d.queue = append(d.queue, h)
+		}
+	}
+}
+
+// prepare a message for the system: envelope, filters, transforms. It is false when the message has been dealt with.
+func (d *destination) prepare(h *held) bool {
+	if h.dead != nil {
+		d.bury(h, h.dead)
+		return false
+	}
+	if n := int(d.route.Delivery.Attempts); n > 0 && h.tried >= n {
+		d.bury(h, &deadLetter{reason: contract.DeadReasonAttemptsExhausted, err: fmt.Errorf("it was delivered %d times without an outcome", h.delivered-1)})
+		return false
+	}
+	if h.decoded {
+		return true
+	}
+	if err := decode(h.in, &h.message); err != nil {
+		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
+		return false
+	}
+	pass, failed := d.mediate(h)
+	switch {
+	case failed != nil && errors.Is(failed.err, steps.ErrLimit) && h.tried+1 < max(limitAttempts, int(d.route.Delivery.Attempts)):
+		d.retry(h, failed.err)
+		return false
+	case failed != nil:
+		d.bury(h, failed)
+		return false
+	case !pass:
+		d.metrics.filtered.Inc()
+		d.settled(h, ackOK)
+		return false
+	}
+	h.decoded = true
+	h.delivery = sdk.Delivery{Message: &h.message, MessageID: first(h.in.Header, headerMsgID), Durable: d.route.Durable}
+	if h.delivery.MessageID == "" {
+		h.delivery.MessageID = fmt.Sprintf("%s/%d", d.route.Stream, h.seq)
+	}
+	return true
+}
+
+// mediate runs the Route's steps. It tells whether the message passes, or why it fails.
+func (d *destination) mediate(h *held) (pass bool, failed *deadLetter) {
+	name := ""
+	defer func() {
+		if r := recover(); r != nil {
+			pass, failed = false, &deadLetter{reason: contract.DeadReasonStepFailed, step: name, err: fmt.Errorf("the step panicked: %v", r)}
+			d.log.Error("a step panicked", "step", name, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
+	m := &h.message
+	for i := range d.steps {
+		s := &d.steps[i]
+		name = s.name
+		var err error
+		if s.filter != nil {
+			pass, err = s.filter.Match(m)
+		} else {
+			var body []byte
+			if body, pass, err = s.transform.Apply(d.sink.deliver, m); err == nil && pass {
+				m.SetData(body)
+				m.Format, m.ContentType = sdk.FormatJSON, "application/json"
+			}
+		}
+		if err != nil {
+			reason := contract.DeadReasonStepFailed
+			if _, bodyErr := m.Body(); bodyErr != nil {
+				reason, err = contract.DeadReasonMalformed, bodyErr
+			}
+			return false, &deadLetter{reason: reason, step: name, err: fmt.Errorf("%s: %w", name, err)}
+		}
+		if !pass {
+			return false, nil
+		}
+	}
+	return true, nil
+}
