@@ -190,8 +190,9 @@ var _ = Describe("Updates", func() {
 		Expect(api.Update(ctx, connector)).To(Succeed(), "the system of a source may change")
 
 		broker := managedBroker(namespace, "default")
-		Expect(api.Create(ctx, broker)).To(Succeed())
 		broker.Spec.Managed.Replicas = ptr.To[int32](3)
+		Expect(api.Create(ctx, broker)).To(Succeed())
+		broker.Spec.Managed.Replicas = ptr.To[int32](5)
 		broker.Spec.Managed.Durability = v1alpha1.DurabilityReplicated
 		broker.Spec.Managed.Storage.Size = resource.MustParse("1.5Gi")
 		Expect(api.Update(ctx, broker)).To(Succeed(), "a Broker may grow")
