@@ -40,13 +40,6 @@ type sink struct {
 	serial    uint64 // of the TLS configuration that transport was made with
 
 	current atomic.Pointer[sinkCredentials]
-	// refused is the system's last word on our credentials.
-	refused atomic.Pointer[refusal]
-}
-
-type refusal struct {
-	version uint64
-	err     error
 }
 
 // NewSink makes a sink of the JSON of the API's HTTPSink.
@@ -103,36 +96,14 @@ func (s *sink) client() (*http.Transport, error) {
 func (s *sink) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := s.rt.Dial(ctx, network, address)
-	if err != nil {
-		return nil, &dialError{err}
-	}
-	return conn, nil
+	return s.rt.Dial(ctx, network, address)
 }
 
-// dialError marks what failed before a connection was there.
-type dialError struct{ error }
-
-func (e *dialError) Unwrap() error { return e.error }
-
-// Check connects, shows and checks certificates, and lets go. Whether credentials are accepted is known only from requests: a refusal
-// is remembered until a request passes or the Secret changes.
+// Check connects, shows and checks certificates, and lets go. Whether a password or token is accepted only requests can tell.
 func (s *sink) Check(ctx context.Context) error {
-	credentials := s.credentials()
-	if credentials.err != nil {
-		return credentials.err
-	}
-	if err := s.probe(ctx); err != nil {
+	if err := s.credentials().err; err != nil {
 		return err
 	}
-	if r := s.refused.Load(); r != nil && r.version == credentials.version {
-		return r.err
-	}
-	return nil
-}
-
-// probe tells whether a connection can be made.
-func (s *sink) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := s.dial(ctx, "tcp", s.address())

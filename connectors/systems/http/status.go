@@ -24,17 +24,11 @@ const (
 	maxExcerpt = 160
 	// maxRetryAfter that is honoured.
 	maxRetryAfter = 10 * time.Minute
-	// probeTimeout of the question whether a system that broke off is still there.
-	probeTimeout = 2 * time.Second
 )
 
 // judge says what an answer means for the message.
 func (o *operation) judge(response *http.Response, answer string, credentials *sinkCredentials) error {
 	status := response.StatusCode
-	refused := status == http.StatusUnauthorized || status == http.StatusForbidden
-	if !refused {
-		o.sink.refused.Store(nil)
-	}
 	if status/100 == 2 {
 		return nil
 	}
@@ -43,9 +37,8 @@ func (o *operation) judge(response *http.Response, answer string, credentials *s
 	case slices.Contains(o.rejectOn, status):
 		return sdk.Permanent(err)
 	case slices.Contains(o.retryOn, status):
-	case refused:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		err = sdk.Unavailable(contract.ReasonAuthenticationFailed, err)
-		o.sink.refused.Store(&refusal{credentials.version, err})
 	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
 		err = sdk.Unavailable(contract.ReasonConnectionFailed, err)
 	case status == http.StatusProxyAuthRequired || status == http.StatusRequestTimeout || status == http.StatusTooEarly ||
@@ -61,30 +54,22 @@ func (o *operation) judge(response *http.Response, answer string, credentials *s
 	return err
 }
 
-// broken says what it means that there was no answer. Failing to connect, or to agree on certificates, says that the system is
-// not there, and costs the message no attempt. A connection that breaks, or an answer that does not come in time, may be this message's
-// doing: it is so unless the system cannot be connected to either, or each attempt on a message that crashes the system would be for free.
+// broken says what it means that there was no answer: the system cannot be reached, or breaks off. That costs the message no attempt,
+// unless others pass meanwhile (the engine sees to that): then it may be this message that makes the system break off. An answer that
+// does not come in time is the engine's to judge.
 func (o *operation) broken(ctx context.Context, err error, connected bool) error {
-	var dial *dialError
-	switch {
-	case errors.As(err, &dial), tlsfiles.IsCertificateError(err), strings.Contains(err.Error(), "tls: "), strings.Contains(err.Error(), "TLS handshake"):
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return fmt.Errorf("%s: %w", o.endpoint, context.Canceled)
-		}
-		return connectError(o.endpoint, err)
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) && !connected:
+	switch ended := ctx.Err(); {
+	case errors.Is(ended, context.DeadlineExceeded) && !connected:
 		return connectError(o.endpoint, errors.New("no connection in time"))
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("%s: no answer in time: %w", o.endpoint, context.DeadlineExceeded)
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", o.endpoint, ctx.Err())
+	case errors.Is(ended, context.DeadlineExceeded):
+		return fmt.Errorf("%s: no answer in time: %w", o.endpoint, ended)
+	case ended != nil:
+		return fmt.Errorf("%s: %w", o.endpoint, ended)
+	case connected && !tlsfiles.IsCertificateError(err):
+		return connectError(o.endpoint, fmt.Errorf("the connection broke before the answer: %w", err))
+	default:
+		return connectError(o.endpoint, err)
 	}
-	probe, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	if probed := o.sink.probe(probe); probed != nil && ctx.Err() == nil {
-		return probed
-	}
-	return fmt.Errorf("%s: the connection broke before the answer: %w", o.endpoint, err)
 }
 
 // readAnswer reads the body to its end, so that the connection can be used again, as far as maxAnswer.

@@ -349,7 +349,7 @@ func (o *operation) changed(ctx context.Context, t *table) bool {
 func (o *operation) transact(ctx context.Context, t *table, rows []*row) error {
 	conn, err := o.sink.pool.Acquire(ctx)
 	if err != nil {
-		if ctx.Err() != nil && o.sink.pool.Stat().AcquiredConns() == 0 {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && o.sink.pool.Stat().AcquiredConns() == 0 {
 			return o.sink.unavailable(errors.New("no connection in time"))
 		}
 		return err
@@ -369,7 +369,7 @@ func (o *operation) failure(ctx context.Context, err error) error {
 	switch isPG := errors.As(err, &pg); {
 	case errors.As(err, &unavailable):
 		return unavailable
-	case !isPG && ctx.Err() != nil:
+	case ctx.Err() != nil && (!isPG || pg.Code == "57014"):
 		return fmt.Errorf("%s: not confirmed in time: %w", o.sink.endpoint, ctx.Err())
 	case !isPG:
 		return o.sink.unavailable(err)

@@ -1,0 +1,105 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/metip/metip/connectors/conformance/certs"
+	"github.com/metip/metip/connectors/conformance/fakes"
+	"github.com/metip/metip/connectors/conformance/postgrestest"
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
+)
+
+var database *postgrestest.Server
+
+func TestMain(m *testing.M) {
+	var err error
+	if database, err = postgrestest.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	database.Close()
+	os.Exit(code)
+}
+
+var databases atomic.Int64
+
+// message as the systems of the harnesses understand it.
+func message(i, size int) *sdk.Delivery {
+	return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"v":%q}`, i, strings.Repeat("x", size)))
+}
+
+func mustCA(t *testing.T) *certs.Authority {
+	t.Helper()
+	ca, err := certs.New("an authority that nobody knows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// newPostgres is a database of its own. Its table notes every write, also one that changes nothing.
+func newPostgres(t *testing.T) *SinkHarness {
+	t.Helper()
+	name := fmt.Sprintf("conformance%d", databases.Add(1))
+	database.Exec(t, "postgres", "CREATE ROLE "+name+" LOGIN PASSWORD 'first-password'")
+	database.Exec(t, "postgres", "CREATE DATABASE "+name+" OWNER "+name)
+	database.Exec(t, name, `CREATE TABLE writes (id int);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO public.writes VALUES (NEW.id); RETURN NULL; END $$;
+CREATE TABLE cases (id int PRIMARY KEY, v text NOT NULL);
+CREATE TRIGGER note AFTER INSERT OR UPDATE ON cases FOR EACH ROW EXECUTE FUNCTION note();
+GRANT USAGE, CREATE ON SCHEMA public TO `+name+`; GRANT SELECT, INSERT, UPDATE ON cases TO `+name)
+	return &SinkHarness{
+		System: "postgres",
+		Options: fakes.JSON(t, map[string]any{
+			"connection": map[string]any{"host": database.Host, "port": database.Port, "database": name, "encryption": "Required"},
+			"write":      map[string]any{"table": "cases", "keyColumns": []string{"id"}},
+		}),
+		Config:                contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic}, TLS: &contract.TLS{CA: true, CAFrom: "secret db-ca key ca.crt"}},
+		Secrets:               map[string]string{"username": name, "password": "first-password", "ca.crt": database.CA.PEM},
+		WrongCredentials:      map[string]string{"password": "wrong-password"},
+		CheckKnowsCredentials: true,
+		WrongCA:               map[string]string{"ca.crt": mustCA(t).PEM},
+		Endpoint:              fmt.Sprintf("postgres://%s:%d/%s", database.Host, database.Port, name),
+		Good:                  message,
+		Poison: func(i int) *sdk.Delivery {
+			return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"v":null}`, i))
+		},
+		Stop: func(*testing.T) { database.Kill() },
+		Start: func(t *testing.T) {
+			t.Helper()
+			if err := database.Resume(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Effects: func(t *testing.T) map[int]int {
+			t.Helper()
+			effects := map[int]int{}
+			for _, row := range database.Query(t, name, `SELECT id, count(*) FROM writes GROUP BY id`) {
+				id, err := strconv.Atoi(row[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if effects[id], err = strconv.Atoi(row[1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return effects
+		},
+		Remove:  func(t *testing.T) { t.Helper(); database.Exec(t, name, `ALTER TABLE cases RENAME TO hidden`) },
+		Restore: func(t *testing.T) { t.Helper(); database.Exec(t, name, `ALTER TABLE hidden RENAME TO cases`) },
+		Rotate: func(t *testing.T) map[string]string {
+			t.Helper()
+			database.Exec(t, "postgres", "ALTER ROLE "+name+" PASSWORD 'second-password'")
+			return map[string]string{"password": "second-password"}
+		},
+	}
+}
+
+func TestPostgresSink(t *testing.T) { Sinks(t, newPostgres) }
