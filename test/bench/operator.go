@@ -12,7 +12,7 @@ import (
 // The operator's identity, as config/default deploys it.
 const (
 	operatorNamespace = "metip-system"
-	operatorUser      = "system:serviceaccount:" + operatorNamespace + ":metip-operator"
+	operatorUser      = "system:serviceaccount:" + operatorNamespace + ":metip-manager"
 )
 
 type operatorSettings struct {
