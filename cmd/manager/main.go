@@ -55,6 +55,11 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	if o.Image == "" {
+		if o.Image, err = ownImage(ctx, direct, f.operatorNamespace); err != nil {
+			return err
+		}
+	}
 	certificate := metipwebhook.NewRotator(direct, f.operatorNamespace)
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:  scheme,
@@ -117,7 +122,7 @@ func parseFlags() flags {
 	var f flags
 	flag.StringVar(&f.operatorNamespace, "operator-namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in, where it keeps the keys of brokers; by default POD_NAMESPACE")
 	flag.StringVar(&f.watchNamespaces, "watch-namespaces", "", "comma separated namespaces to look after beside the operator's own; all when empty")
-	flag.StringVar(&f.image, "image", os.Getenv("METIP_IMAGE"), "image of connector and broker pods; by default METIP_IMAGE")
+	flag.StringVar(&f.image, "image", "", "image of connector and broker pods; by default that of the operator's own pod, POD_NAME")
 	flag.StringVar(&f.pullPolicy, "image-pull-policy", string(corev1.PullIfNotPresent), "pull policy of that image")
 	flag.StringVar(&f.allowedAnnotations, "allowed-pod-annotations", "", "comma separated annotations that spec.template may set; one that ends in / allows all under it")
 	flag.Var(&f.connectorResources, "connector-resources", "resources of connector pods whose template has none, as requests.cpu=10m,requests.memory=32Mi,limits.memory=256Mi")
@@ -140,11 +145,8 @@ func parseFlags() flags {
 
 // options of the controllers.
 func (f flags) options() (controllers.Options, error) {
-	switch {
-	case f.operatorNamespace == "":
+	if f.operatorNamespace == "" {
 		return controllers.Options{}, fmt.Errorf("--operator-namespace or POD_NAMESPACE must be set")
-	case f.image == "":
-		return controllers.Options{}, fmt.Errorf("--image or METIP_IMAGE must be set")
 	}
 	return controllers.Options{
 		OperatorNamespace: f.operatorNamespace, Image: f.image, ImagePullPolicy: corev1.PullPolicy(f.pullPolicy),

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	metipwebhook "github.com/metip/metip/controllers/webhook"
 )
@@ -63,4 +68,25 @@ func serving(f flags, certificate *metipwebhook.Rotator) []func(*tls.Config) {
 		return nil
 	}
 	return []func(*tls.Config){certificate.Configure}
+}
+
+// containerName is the operator's container in config/manager.
+const containerName = "manager"
+
+// ownImage is the image of the operator's own pod, whose name is in POD_NAME.
+func ownImage(ctx context.Context, c client.Reader, namespace string) (string, error) {
+	name := os.Getenv("POD_NAME")
+	if name == "" {
+		return "", errors.New("--image must be set where POD_NAME is not")
+	}
+	pod := &corev1.Pod{}
+	if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, pod); err != nil {
+		return "", fmt.Errorf("reading the operator's own pod for its image: %w", err)
+	}
+	for _, container := range pod.Spec.Containers {
+		if container.Name == containerName {
+			return container.Image, nil
+		}
+	}
+	return "", fmt.Errorf("pod %s/%s has no container %s: set --image", namespace, name, containerName)
 }
