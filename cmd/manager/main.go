@@ -129,7 +129,7 @@ func parseFlags() flags {
 	flag.Var(&f.brokerResources, "broker-resources", "resources of broker pods whose template has none, in the same form")
 	flag.Var(&f.connectorEnv, "connector-env", "NAME=value that is added to every connector pod (a proxy, say); may be given several times")
 	flag.BoolVar(&f.fixedGroup, "fixed-group", true, "give the broker's volumes to the image's group; switch it off on OpenShift, which chooses the group itself")
-	flag.BoolVar(&f.leaderElect, "leader-elect", false, "let one of several replicas work")
+	flag.BoolVar(&f.leaderElect, "leader-elect", true, "let one of several replicas work at a time")
 	flag.BoolVar(&f.webhooks, "webhooks", true, "serve the validating webhooks")
 	flag.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the webhooks")
 	flag.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "address of the metrics; 0 for none")
