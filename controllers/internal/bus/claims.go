@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -78,14 +79,18 @@ func sameClaims(a, b *jwt.AccountClaims) bool {
 	return string(claimsText(a)) == string(claimsText(b))
 }
 
+// claimsText sorts what encoding sorts.
 func claimsText(c *jwt.AccountClaims) []byte {
+	imports, exports := slices.Clone(c.Imports), slices.Clone(c.Exports)
+	slices.SortFunc(imports, func(a, b *jwt.Import) int { return cmp.Compare(a.Subject, b.Subject) })
+	slices.SortFunc(exports, func(a, b *jwt.Export) int { return cmp.Compare(a.Subject, b.Subject) })
 	v := struct {
 		Name        string
 		Imports     jwt.Imports
 		Exports     jwt.Exports
 		Limits      jwt.OperatorLimits
 		SigningKeys []string
-	}{c.Name, c.Imports, c.Exports, c.Limits, slices.Sorted(maps.Keys(c.SigningKeys))}
+	}{c.Name, imports, exports, c.Limits, slices.Sorted(maps.Keys(c.SigningKeys))}
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil
