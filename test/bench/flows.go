@@ -26,9 +26,11 @@ const (
 // benchPipelines measures http source -> stream -> http sink beside ref, on a broker of one server, for both sync modes.
 func benchPipelines(ctx context.Context, dir string, o options, figures *results) error {
 	var b binaries
-	if err := build(ctx, dir, map[*string]string{
-		&b.natsServer: packageNATSServer, &b.ref: packageRef, &b.connector: packageConnector,
-	}); err != nil {
+	packages := map[*string]string{&b.natsServer: packageNATSServer, &b.ref: packageRef, &b.connector: packageConnector}
+	if o.profile != "" {
+		packages[&b.connector] = packageProfiled
+	}
+	if err := build(ctx, dir, packages); err != nil {
 		return err
 	}
 	t, err := startTarget()
@@ -42,8 +44,13 @@ func benchPipelines(ctx context.Context, dir string, o options, figures *results
 		fsync bool
 	}{{"default", false}, {"always", true}} {
 		m := &measurement{o: o, b: b, t: t, n: n, dir: filepath.Join(dir, mode.name), mode: mode.name, fsync: mode.fsync, figures: figures}
-		if err := os.MkdirAll(m.dir, 0o700); err != nil {
-			return err
+		for _, folder := range []string{m.dir, m.profile()} {
+			if folder == "" {
+				continue
+			}
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				return err
+			}
 		}
 		if err := m.run(ctx); err != nil {
 			return fmt.Errorf("sync %s: %w", mode.name, err)
@@ -64,6 +71,14 @@ type measurement struct {
 	figures *results
 }
 
+// profile is the folder of this mode's profiles, or empty.
+func (m *measurement) profile() string {
+	if m.o.profile == "" {
+		return ""
+	}
+	return filepath.Join(m.o.profile, m.mode)
+}
+
 func (m *measurement) run(ctx context.Context) error {
 	s, err := startServer(ctx, m.dir, "broker", m.b.natsServer, m.fsync)
 	if err != nil {
@@ -75,7 +90,7 @@ func (m *measurement) run(ctx context.Context) error {
 		return err
 	}
 	defer ref.stop()
-	metip, err := startMetIP(ctx, s, nameMetIP, m.b.connector, m.t.url)
+	metip, err := startMetIP(ctx, s, nameMetIP, m.b.connector, m.t.url, m.profile())
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type binaries struct{ natsServer, ref, connector, manager string }
 func build(ctx context.Context, dir string, packages map[*string]string) error {
 	for path, pkg := range packages {
 		*path = filepath.Join(dir, filepath.Base(filepath.Dir(pkg))+"-"+filepath.Base(pkg))
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", *path, pkg)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", *path, pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
@@ -34,7 +34,8 @@ func build(ctx context.Context, dir string, packages map[*string]string) error {
 const (
 	packageNATSServer = "github.com/nats-io/nats-server/v2"
 	packageRef        = "github.com/metip/metip/test/bench/ref"
-	packageConnector  = packageRef
+	packageConnector  = "github.com/metip/metip/cmd/connector"
+	packageProfiled   = "github.com/metip/metip/test/bench/profiled"
 	packageManager    = "github.com/metip/metip/cmd/manager"
 )
 
