@@ -1,16 +1,19 @@
 ##@ Tests
 
 # What `make test` runs, in this order; a suite is the target verify, or test-<suite>.
-SUITES ?= verify unit api integration e2e
+SUITES ?= verify unit-operator unit-connectors unit-tools api integration e2e
+# Which packages are whose: integration tests are those that make servers; e2e.mk names its own; every other test is a unit test.
+INTEGRATION := /controllers/test/|/test/integration
+NOT_UNIT    := $(INTEGRATION)|/connectors/|/test/(api|cluster|demo|e2e|verify)
 # The etcd, kube-apiserver and kubectl of envtest: the local cluster's, unless you have others.
 export KUBEBUILDER_ASSETS ?= $(ENVTEST_ASSETS)
-# The race detector needs a C compiler.
-RACE ?= $(if $(shell command -v $$(go env CC)),-race)
+# RACE=-race looks for data races in the connectors, which are concurrent all through; `make test` does if there is a C compiler.
+RACE ?=
 
-# go-test runs one suite: $(call go-test,<suite>,<flags and packages of go test>,<gotestsum's format>).
+# go-test runs one suite: $(call go-test,<suite>,<flags and packages of go test>,<gotestsum's format>,<folder>).
 define go-test
 @mkdir -p $(RESULTS)
-$(GO_TOOL) gotestsum --format=$(or $(3),pkgname) --format-hide-empty-pkg --jsonfile=$(RESULTS)/$(1).json -- $(2)
+$(if $(4),cd $(4) && )$(GO_TOOL) gotestsum --format=$(or $(3),pkgname) --format-hide-empty-pkg --jsonfile=$(RESULTS)/$(1).json -- $(2)
 endef
 
 .PHONY: deps
@@ -18,23 +21,39 @@ deps: $(if $(filter local,$(CLUSTER_MODE)),cluster-deps) ## Install the Debian p
 	@hack/deps.sh
 
 .PHONY: test-unit
-test-unit: ## Run the unit tests: seconds, once they are built.
-	$(call go-test,unit,$(RACE) -timeout=5m $$(go list ./... | grep -v /test/))
+test-unit: test-unit-operator test-unit-connectors test-unit-tools ## Run the unit tests: seconds, once they are built.
+
+.PHONY: test-unit-operator
+test-unit-operator: ## Run the unit tests of everything but the connectors.
+	$(call go-test,unit-operator,-timeout=5m $$(go list ./... | grep -Ev '$(NOT_UNIT)'))
+
+.PHONY: test-unit-connectors
+test-unit-connectors: ## Run the unit tests of the data plane (RACE=-race finds data races), on real servers of the systems.
+	$(call go-test,unit-connectors,$(RACE) -timeout=10m ./connectors/...)
+
+.PHONY: test-unit-tools
+test-unit-tools: ## Run the unit tests of hack/cluster, which is a module of its own.
+	$(call go-test,unit-tools,-timeout=5m . ./internal/...,,hack/cluster)
 
 .PHONY: test-api
 test-api: ## Run the API tests on a real API server: samples, refusals, defaults.
 	$(call go-test,api,-count=1 -timeout=5m ./test/api/...)
 
 .PHONY: test-integration
-test-integration: ## Run the integration tests: the operator on a real API server with a broker in the test, connectors with real systems.
-	$(call go-test,integration,-count=1 -p=1 -timeout=15m ./test/integration/...)
+test-integration: ## Run the integration tests: the operator on a real API server, and real brokers.
+	$(call go-test,integration,-count=1 -p=1 -timeout=15m $$(go list ./... | grep -E '$(INTEGRATION)'))
+
+# What make test does after the suites, unless KEEP_CLUSTER is set: a cluster that was not there before goes.
+LEAVE_CLUSTER := $(if $(KEEP_CLUSTER),true,$(MAKE) cluster-down)
 
 .PHONY: test
 test: deps $(if $(filter $(ENVTEST_ASSETS),$(KUBEBUILDER_ASSETS)),envtest-assets) ## Run everything, on a cluster of its own or on yours (KUBECONFIG, CLUSTER=kind); ends with the totals.
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
-	@for suite in $(SUITES); do \
+	@after=true; $(DEMO_FOUND_CLUSTER) || after="$(LEAVE_CLUSTER)"; \
+	for suite in $(SUITES); do \
 		echo "=== $$suite"; \
 		case $$suite in verify) target=verify ;; *) target=test-$$suite ;; esac; \
-		$(MAKE) $$target || echo "=== $$suite failed"; \
-	done
+		$(MAKE) $$target RACE=$(if $(shell command -v $$(go env CC)),-race) || echo "=== $$suite failed"; \
+	done; \
+	$$after
 	@go run ./hack/testsum $(RESULTS) $(SUITES)
