@@ -4,8 +4,8 @@
 GENERATE_TO ?= $(ROOT)
 
 .PHONY: generate
-generate: ## Write the generated files: deep copies, CRDs, RBAC, the API and condition references.
-	@mkdir -p $(GENERATE_TO)/api/v1alpha1 $(GENERATE_TO)/config/crd/bases $(GENERATE_TO)/config/rbac $(GENERATE_TO)/docs/reference
+generate: ## Write the generated files: deep copies, CRDs, the API and condition references.
+	@mkdir -p $(GENERATE_TO)/api/v1alpha1 $(GENERATE_TO)/config/crd/bases $(GENERATE_TO)/docs/reference
 	$(GO_TOOL) controller-gen object crd:generateEmbeddedObjectMeta=true paths=./api/... \
 		output:object:dir=$(GENERATE_TO)/api/v1alpha1 output:crd:dir=$(GENERATE_TO)/config/crd/bases
 	$(GO_TOOL) crd-ref-docs --source-path=api --config=docs/reference/crd-ref-docs.yaml --renderer=markdown \

@@ -48,18 +48,46 @@ var _ = Describe("Samples", func() {
 	})
 
 	It("lists every file in its kustomization", func() {
-		dir := filepath.Join(root, "config", "samples")
-		kustomization := struct{ Resources []string }{}
-		Expect(yaml.Unmarshal(readFile(filepath.Join(dir, "kustomization.yaml")), &kustomization)).To(Succeed())
-		files, err := filepath.Glob(filepath.Join(dir, "*-*.yaml"))
-		Expect(err).NotTo(HaveOccurred())
-		var names []string
-		for _, file := range files {
-			names = append(names, filepath.Base(file))
-		}
-		Expect(kustomization.Resources).To(ConsistOf(names))
+		Expect(resourcesOf("config/samples")).To(ConsistOf(namesOf("config/samples", "*-*.yaml")))
 	})
 })
+
+var _ = Describe("Kustomizations", func() {
+	It("install every kind", func() {
+		var want []string
+		for _, name := range namesOf("config/crd/bases", "*.yaml") {
+			want = append(want, "bases/"+name)
+		}
+		Expect(resourcesOf("config/crd")).To(ConsistOf(want))
+	})
+
+	It("build", func() {
+		paths, err := filepath.Glob(filepath.Join(root, "config", "*", "kustomization.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		for _, path := range append(paths, filepath.Join(root, "config/samples/demo/kustomization.yaml")) {
+			Expect(kubectl("kustomize", filepath.Dir(path))).NotTo(BeEmpty(), path)
+		}
+	})
+})
+
+// resourcesOf lists the resources of a folder's kustomization.
+func resourcesOf(folder string) []string {
+	GinkgoHelper()
+	kustomization := struct{ Resources []string }{}
+	Expect(yaml.Unmarshal(readFile(filepath.Join(root, folder, "kustomization.yaml")), &kustomization)).To(Succeed())
+	return kustomization.Resources
+}
+
+// namesOf lists the files of a folder whose name matches the pattern.
+func namesOf(folder, pattern string) (names []string) {
+	GinkgoHelper()
+	files, err := filepath.Glob(filepath.Join(root, folder, pattern))
+	Expect(err).NotTo(HaveOccurred())
+	for _, file := range files {
+		names = append(names, filepath.Base(file))
+	}
+	return names
+}
 
 // The first line of an invalid manifest is `# want: <part of the API server's message>`. All its documents but the last are applied first
 // and must be accepted; the last must be refused, so that a pair of documents tests an update.
