@@ -52,6 +52,10 @@ type connection struct {
 	// onChange is told of every change; set before open. The others, of every connection, break and refused subject.
 	onChange  func()
 	listeners []listener
+	// closing: the break that comes is wanted.
+	closing bool
+	// used is the JWT that the broker was shown last.
+	used string
 }
 
 // listener is told what becomes of the connection. Any of its functions may be nil.
@@ -86,7 +90,7 @@ func newConnection(c *contract.Config, creds string, log *slog.Logger) *connecti
 func (c *connection) open(cfg *contract.Config, pod string) error {
 	options := []nats.Option{
 		nats.Name("metip " + cfg.Connector.Namespace + "/" + cfg.Connector.Name + " " + pod),
-		nats.UserJWT(c.userJWT, c.sign),
+		nats.UserJWT(c.present, c.sign),
 		nats.CustomInboxPrefix(c.inbox),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectDelay),
@@ -117,6 +121,13 @@ func (c *connection) open(cfg *contract.Config, pod string) error {
 	return nil
 }
 
+func (c *connection) close() {
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
+	c.nc.Close()
+}
+
 // reconnectDelay after the whole list of servers was tried in vain.
 func reconnectDelay(attempts int) time.Duration {
 	d := 50 * time.Millisecond << min(attempts, 7)
@@ -129,6 +140,15 @@ func (c *connection) userJWT() (string, error) {
 		return "", fmt.Errorf("read the broker's credentials: %w", err)
 	}
 	return nkeys.ParseDecoratedJWT(raw)
+}
+
+// present the JWT to the broker.
+func (c *connection) present() (string, error) {
+	token, err := c.userJWT()
+	c.mu.Lock()
+	c.used = token
+	c.mu.Unlock()
+	return token, err
 }
 
 func (c *connection) sign(nonce []byte) ([]byte, error) {
@@ -168,6 +188,10 @@ func (c *connection) setDown(err error) {
 		err = errLost
 	}
 	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
 	was := c.up
 	if was {
 		c.since = time.Now()
@@ -252,8 +276,8 @@ func (c *connection) isUp() bool {
 
 // renew reconnects at two thirds of the life of the user's JWT, and when its file has changed, until the context ends.
 func (c *connection) renew(ctx context.Context) {
-	last, _ := c.userJWT()
-	due := renewal(last)
+	// early is not before when a file that was not renewed in time is presented again.
+	var early time.Time
 	tick := time.NewTicker(credsPoll)
 	defer tick.Stop()
 	for {
@@ -262,19 +286,20 @@ func (c *connection) renew(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		c.mu.Lock()
+		used, up := c.used, c.up
+		c.mu.Unlock()
 		token, err := c.userJWT()
-		if err != nil {
+		if err != nil || !up {
 			continue
 		}
-		if token != last || !due.IsZero() && time.Now().After(due) {
-			c.log.Info("reconnecting to the broker with renewed credentials", "changed", token != last)
-			// A file that was not renewed in time is tried again after a while, not at every tick.
-			if due = renewal(token); token == last {
-				due = time.Now().Add(time.Hour)
-			}
-			last = token
-			_ = c.nc.ForceReconnect()
+		due, now := renewal(token), time.Now()
+		if token == used && (due.IsZero() || now.Before(due) || now.Before(early)) {
+			continue
 		}
+		early = now.Add(time.Hour)
+		c.log.Info("reconnecting to the broker with its credentials", "changed", token != used)
+		_ = c.nc.ForceReconnect()
 	}
 }
 

@@ -191,13 +191,18 @@ func (d *destination) drain() {
 	d.idle.Broadcast()
 }
 
-// giveBack a message that was not tried. The caller holds the lock.
+// giveBack a message that was not tried, for another pod: not before this pod's own pull has ended, or it would come back here. The caller
+// holds the lock.
 func (d *destination) giveBack(h *held) {
 	delete(d.held, h.seq)
-	_ = d.sink.conn.nc.Publish(h.in.Reply, ackNak)
+	wait := max(0, time.Until(d.pull.until))
+	if wait > 0 {
+		wait += pullMargin
+	}
+	_ = d.sink.conn.nc.Publish(h.in.Reply, nakAfter(wait))
 }
 
-// finish waits for the workers, and for pulls that are still open, so that nothing is sent to a pod that is gone; no longer than deliver lasts.
+// finish waits for the workers, no longer than deliver lasts, and for pulls that are still open, so that nothing is sent to a pod that is gone.
 func (d *destination) finish(deliver context.Context) {
 	stop := context.AfterFunc(deliver, func() {
 		d.mu.Lock()
@@ -213,7 +218,7 @@ func (d *destination) finish(deliver context.Context) {
 		d.giveBack(h)
 	}
 	d.mu.Unlock()
-	d.pull.finish(deliver)
+	d.pull.finish()
 }
 
 // take a message that came from the broker.

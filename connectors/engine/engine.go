@@ -99,7 +99,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.conn.open(e.Config, e.Pod); err != nil {
 		return err
 	}
-	defer e.conn.nc.Close()
+	defer e.conn.close()
 	if e.replies, err = newReplies(e.conn); err != nil {
 		return err
 	}

@@ -17,16 +17,17 @@ import (
 // What an acknowledgement says.
 var (
 	ackOK       = []byte("+ACK")
-	ackNak      = []byte("-NAK")
 	ackProgress = []byte("+WPI")
 	ackTerm     = []byte("+TERM")
 )
 
 // Pulls are short: a pod that dies leaves a pull behind, and what the broker sends to it waits for AckWait.
 const (
-	pullExpires = 3 * time.Second
+	pullExpires = 2 * time.Second
 	// pullGrace is how long after its end a pull may stay unanswered before it is taken for lost.
-	pullGrace   = 2 * time.Second
+	pullGrace = 2 * time.Second
+	// pullMargin is how much later than this pod's clock says a pull is surely over.
+	pullMargin  = 50 * time.Millisecond
 	infoTimeout = 3 * time.Second
 )
 
@@ -219,20 +220,15 @@ func (p *puller) check(now time.Time) {
 }
 
 // finish waits until open pulls have ended, and gives back what they bring.
-func (p *puller) finish(ctx context.Context) {
-	tick := time.NewTicker(20 * time.Millisecond)
+func (p *puller) finish() {
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for range tick.C {
 		p.d.mu.Lock()
-		done := p.asked == 0 || time.Now().After(p.until.Add(200*time.Millisecond)) || !p.d.sink.conn.isUp()
+		done := p.asked == 0 || time.Now().After(p.until.Add(2*pullMargin)) || !p.d.sink.conn.isUp()
 		p.d.mu.Unlock()
 		if done {
 			break
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 	if p.sub != nil {

@@ -152,10 +152,10 @@ func parseAck(m *nats.Msg) (duplicate bool, err error) {
 			return false, answer.Error
 		}
 	}
-	if !bytes.Contains(m.Data, []byte(`"seq":`)) {
+	if !bytes.Contains(m.Data, []byte(`"seq"`)) {
 		return false, fmt.Errorf("the broker's confirmation is %.100q", m.Data)
 	}
-	return bytes.Contains(m.Data, []byte(`"duplicate":true`)), nil
+	return bytes.Contains(m.Data, []byte(`"duplicate"`)), nil
 }
 
 // sweep tells those who waited too long.

@@ -157,6 +157,7 @@ func (s *secrets) watch(ctx context.Context) {
 		defer func() { _ = w.Close() }()
 		if err = w.Add(s.dir); err == nil {
 			events, errs = w.Events, w.Errors
+			s.load() // what changed before the watch began
 		}
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

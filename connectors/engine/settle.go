@@ -62,14 +62,18 @@ func (d *destination) settled(h *held, ack []byte) {
 
 // later gives a message back to the broker until a time, and remembers what is known of it.
 func (d *destination) later(h *held, wait time.Duration) {
-	body := append([]byte(`-NAK {"delay":`), strconv.FormatInt(int64(wait), 10)...)
 	d.mu.Lock()
 	delete(d.held, h.seq)
 	d.memory.keep(h)
 	reply := h.in.Reply
 	d.request()
 	d.mu.Unlock()
-	_ = d.sink.conn.nc.Publish(reply, append(body, '}'))
+	_ = d.sink.conn.nc.Publish(reply, nakAfter(wait))
+}
+
+// nakAfter asks the broker to deliver a message again, after a while.
+func nakAfter(wait time.Duration) []byte {
+	return append(strconv.AppendInt([]byte(`-NAK {"delay":`), int64(wait), 10), '}')
 }
 
 // retry counts an attempt that failed: again after a while, or to the dead letters when it was the last.
