@@ -52,6 +52,7 @@ func command(ctx context.Context, args []string) error {
 	case "run":
 		r := run{out: os.Stdout}
 		flags.Float64Var(&r.perSecond, "per-second", 200, "records posted a second; 0 is as fast as can be")
+		flags.BoolVar(&r.install, "install", true, "install the operator; false uses the one that is there")
 		flags.IntVar(&r.workers, "workers", 16, "requests at a time")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err

@@ -38,6 +38,7 @@ type run struct {
 	out       io.Writer
 	perSecond float64
 	workers   int
+	install   bool
 
 	began   time.Time
 	cluster *cluster.Cluster
@@ -101,6 +102,9 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
+		if !r.install {
+			return nil
+		}
 		if err := r.cluster.Install(ctx); err != nil {
 			return err
 		}
