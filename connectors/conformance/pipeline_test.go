@@ -40,8 +40,14 @@ type flow struct {
 
 func newFlow(t *testing.T, h *SinkHarness, secrets map[string]string) *flow {
 	t.Helper()
+	return newFlowOf(t, h, secrets, 256<<20)
+}
+
+// newFlowOf a stream of maxBytes.
+func newFlowOf(t *testing.T, h *SinkHarness, secrets map[string]string, maxBytes int64) *flow {
+	t.Helper()
 	f := &flow{SinkHarness: h, broker: enginetest.Start(t, enginetest.Options{}), secrets: t.TempDir(), address: freeAddress(t)}
-	f.broker.Streams(namespace, integration, 256<<20)
+	f.broker.Streams(namespace, integration, maxBytes)
 	f.broker.Durable(namespace, integration, "route", "to", 5*time.Second)
 	f.mount(t, f.secrets, secrets)
 
@@ -328,4 +334,53 @@ func TestFlowWithWrongSecrets(t *testing.T) {
 		end()
 		f.wantAll(t)
 	})
+}
+
+// A full bus pushes back, and a message that it will never take is refused; both lose nothing of what was acknowledged before.
+func TestFlowPushesBack(t *testing.T) {
+	h := newHTTP(t)
+	f := newFlowOf(t, h, nil, 1<<20) // without credentials nothing leaves the stream
+	full := false
+	for i := range 100 {
+		status, err := post(t.Context(), f.address, strconv.Itoa(i), string(h.Good(i, 32<<10).Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch status {
+		case http.StatusAccepted:
+			if full {
+				t.Errorf("message %d was accepted by a full bus", i)
+			}
+			f.posted = append(f.posted, i)
+		case http.StatusServiceUnavailable:
+			full = true
+		default:
+			t.Fatalf("message %d: %d", i, status)
+		}
+	}
+	if !full || len(f.posted) < 10 {
+		t.Fatalf("full: %t after %d messages", full, len(f.posted))
+	}
+	fakes.Eventually(t, 5*time.Second, "a foreign type is refused", func() bool {
+		status, err := postForeign(t.Context(), f.address)
+		return err == nil && status == http.StatusBadRequest // 503 while the bus is taken for full
+	})
+	f.mount(t, f.secrets, h.Secrets)
+	f.wantAll(t)
+}
+
+// postForeign posts an event of a type that is not the source's.
+func postForeign(ctx context.Context, address string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/in", strings.NewReader("{}"))
+	if err != nil {
+		return 0, err
+	}
+	for name, value := range map[string]string{"Authorization": "Bearer token-of-the-caller", "ce-specversion": "1.0", "ce-id": "1", "ce-source": "/x", "ce-type": "prison.release"} {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
 }

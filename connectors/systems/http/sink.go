@@ -81,7 +81,7 @@ func (s *sink) client() (*http.Transport, error) {
 	s.serial = serial
 	s.transport = &http.Transport{
 		DialContext:            s.dial,
-		TLSClientConfig:        config,
+		TLSClientConfig:        config.Clone(), // the transport adds to it
 		TLSHandshakeTimeout:    connectTimeout,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           idleConns,
@@ -104,6 +104,11 @@ func (s *sink) Check(ctx context.Context) error {
 	if err := s.credentials().err; err != nil {
 		return err
 	}
+	return s.probe(ctx)
+}
+
+// probe tells whether a connection can be made.
+func (s *sink) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := s.dial(ctx, "tcp", s.address())
@@ -130,6 +135,10 @@ func (s *sink) Check(ctx context.Context) error {
 		return connectError(s.base.String(), err)
 	}
 	return nil
+}
+
+func (s *sink) showsCertificate() bool {
+	return s.tls != nil && s.rt.Config.TLS != nil && s.rt.Config.TLS.Certificate
 }
 
 func (s *sink) address() string {

@@ -24,6 +24,8 @@ const (
 	maxExcerpt = 160
 	// maxRetryAfter that is honoured.
 	maxRetryAfter = 10 * time.Minute
+	// probeTimeout of finding out why a connection broke.
+	probeTimeout = 2 * time.Second
 )
 
 // judge says what an answer means for the message.
@@ -66,6 +68,14 @@ func (o *operation) broken(ctx context.Context, err error, connected bool) error
 	case ended != nil:
 		return fmt.Errorf("%s: %w", o.endpoint, ended)
 	case connected && !tlsfiles.IsCertificateError(err):
+		// In TLS 1.3 our certificate is refused after the handshake, and HTTP/2 says no more than that the connection broke.
+		if o.sink.showsCertificate() {
+			probe, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			if refused := o.sink.probe(probe); tlsfiles.IsCertificateError(refused) {
+				return refused
+			}
+		}
 		return connectError(o.endpoint, fmt.Errorf("the connection broke before the answer: %w", err))
 	default:
 		return connectError(o.endpoint, err)

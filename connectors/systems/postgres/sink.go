@@ -78,8 +78,11 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 	s.endpoint = "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) + "/" + c.Database
 	ctx, cancel := context.WithCancel(context.Background()) // the sink's own life: Close ends it
 	s.stop = cancel
-	var err error
-	if s.pool, err = pgxpool.NewWithConfig(ctx, s.poolConfig(&o)); err != nil {
+	config, err := s.poolConfig(&o)
+	if err == nil {
+		s.pool, err = pgxpool.NewWithConfig(ctx, config)
+	}
+	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("connection: %w", err)
 	}
@@ -87,16 +90,15 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 	return s, nil
 }
 
-// poolConfig takes nothing from the environment: every setting is given here.
-func (s *sink) poolConfig(o *options) *pgxpool.Config {
-	// The text only fills in defaults; it has no user's value in it, hence cannot fail.
+// poolConfig takes no connection's setting from the environment: each is given here.
+func (s *sink) poolConfig(o *options) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig("host=localhost port=5432 user=metip password=x dbname=metip sslmode=disable")
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
 	c := config.ConnConfig
 	c.Host, c.Port, c.Database = o.Connection.Host, uint16(o.Connection.Port), o.Connection.Database
-	c.Password, c.Fallbacks, c.TLSConfig = "", nil, nil
+	c.Password, c.Fallbacks, c.TLSConfig, c.ValidateConnect, c.AfterConnect = "", nil, nil, nil, nil
 	c.ConnectTimeout = connectTimeout
 	c.DialFunc = s.rt.Dial
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks
@@ -114,7 +116,7 @@ func (s *sink) poolConfig(o *options) *pgxpool.Config {
 	config.MaxConns, config.MinConns = maxConns, 0
 	config.MaxConnIdleTime, config.MaxConnLifetime = 5*time.Minute, time.Hour
 	config.BeforeConnect = s.authenticate
-	return config
+	return config, nil
 }
 
 // authenticate gives each new connection what the mounted files hold now.
