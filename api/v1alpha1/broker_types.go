@@ -118,7 +118,7 @@ type ManagedBroker struct {
 	// +optional
 	// +default="Fsync"
 	Durability Durability `json:"durability,omitempty"`
-	// storage of each server.
+	// storage of each server: room for the messages, see also the retention of Integrations.
 	// +required
 	Storage BrokerStorage `json:"storage"`
 	// deletionPolicy of the volumes and keys when the Broker is deleted. Retain (the default) keeps them, and a Broker of the same
@@ -126,7 +126,7 @@ type ManagedBroker struct {
 	// +optional
 	// +default="Retain"
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
-	// template of the server pods.
+	// template of the server pods: resources, placement, labels.
 	// +optional
 	Template *PodTemplate `json:"template,omitempty"`
 }

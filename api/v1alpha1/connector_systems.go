@@ -9,13 +9,13 @@ import (
 // structured, binary and batch mode, and answers 202 when the broker has the message on disk. The operator makes a Service of the
 // Connector's name, port 80, or 443 with tls.
 type HTTPSource struct {
-	// path that is accepted, exactly. Others get 404.
+	// path that is accepted, exactly, by default /. Others get 404.
 	// +optional
 	// +default="/"
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9/._~-]*$`
 	Path string `json:"path,omitempty"`
-	// maxBodySize above which a request gets 413, at most 8Mi. A batch counts as one body.
+	// maxBodySize above which a request gets 413, by default 1Mi and at most 8Mi. A batch counts as one body.
 	// +optional
 	// +default="1Mi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi, for example 4Mi"
@@ -35,7 +35,7 @@ type ScheduleSource struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Cron string `json:"cron"`
-	// timeZone by its IANA name, for example Europe/London.
+	// timeZone by its IANA name, for example Europe/London; by default Etc/UTC.
 	// +optional
 	// +default="Etc/UTC"
 	// +kubebuilder:validation:MinLength=1
@@ -73,7 +73,7 @@ type HTTPMethod string
 
 // HTTPRequest says how a message becomes a request.
 type HTTPRequest struct {
-	// method of the request.
+	// method of the request: POST (the default), PUT, PATCH or DELETE.
 	// +optional
 	// +default="POST"
 	Method HTTPMethod `json:"method,omitempty"`
@@ -116,19 +116,19 @@ const (
 
 // PostgresConnection says where the database is.
 type PostgresConnection struct {
-	// host of the server: a name or an address.
+	// host of the server: a name or an address, for example db.court.example.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9.:_-]+$`
 	Host string `json:"host"`
-	// port of the server.
+	// port of the server, by default 5432.
 	// +optional
 	// +default=5432
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port *int32 `json:"port,omitempty"`
-	// database name.
+	// database name, for example court.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -158,7 +158,7 @@ type ColumnName string
 // PostgresWrite inserts a row for each message, or updates the row of the same key.
 // +kubebuilder:validation:XValidation:rule="!has(self.columns) || self.keyColumns.all(k, k in self.columns)",message="every key column must be among columns"
 type PostgresWrite struct {
-	// table as schema.table, or table alone for the schema public.
+	// table as schema.table, or table alone for the schema public, for example custody.arrests. It has to exist.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=127

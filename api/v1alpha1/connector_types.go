@@ -170,7 +170,7 @@ type HMACAuth struct {
 	// key is the Secret key that holds the shared secret. For a listener it may hold several, one a line.
 	// +required
 	Key SecretKey `json:"key"`
-	// header that carries the signature.
+	// header that carries the signature, by default X-Signature-256.
 	// +optional
 	// +default="X-Signature-256"
 	// +kubebuilder:validation:MinLength=1

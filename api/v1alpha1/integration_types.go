@@ -59,10 +59,10 @@ type IntegrationSpec struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9 ._:/-]*[A-Za-z0-9])?$')",message="marking is letters, digits, spaces and . _ : / -, and begins and ends with a letter or digit, for example OFFICIAL-SENSITIVE"
 	Marking string `json:"marking,omitempty"`
-	// retention of messages.
+	// retention of messages: how long delivered ones stay, and how much may be stored.
 	// +optional
 	Retention *Retention `json:"retention,omitempty"`
-	// deduplicationWindow for which the bus remembers message ids, from 1m to 24h: a source that sends a message again within it
+	// deduplicationWindow for which the bus remembers message ids, by default 5m, from 1m to 24h: a source that sends a message again within it
 	// is acknowledged and nothing is stored twice. The broker holds the ids of the window in memory.
 	// +optional
 	// +default="5m"
@@ -83,7 +83,7 @@ type IntegrationSpec struct {
 
 // Owner is who to call.
 type Owner struct {
-	// team that owns the data.
+	// team that owns the data, for example Custody Services.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128

@@ -158,7 +158,7 @@ type Delivery struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.labels) || self.labels.all(k, !k.startsWith('bus.metip.dev/') && !k.startsWith('app.kubernetes.io/'))",message="labels under bus.metip.dev/ and app.kubernetes.io/ are the operator's: choose another prefix"
 // +kubebuilder:validation:XValidation:rule="!has(self.annotations) || self.annotations.all(k, !k.startsWith('bus.metip.dev/') && !k.startsWith('app.kubernetes.io/'))",message="annotations under bus.metip.dev/ and app.kubernetes.io/ are the operator's: choose another prefix"
 type PodTemplate struct {
-	// labels added to the pods.
+	// labels added to the pods, for example `{cost-centre: custody}`; at most 16, none under bus.metip.dev/ or app.kubernetes.io/.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	Labels map[string]string `json:"labels,omitempty"`
@@ -167,14 +167,15 @@ type PodTemplate struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// resources of the pod's container.
+	// resources of the pod's container. Left out, a connector pod requests 10m of CPU and 32Mi of memory, and is limited to 256Mi; an
+	// administrator may have set other values for the whole operator.
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
-	// nodeSelector limits the nodes that the pods may run on.
+	// nodeSelector limits the nodes that the pods may run on, by their labels, for example `{topology.kubernetes.io/zone: a}`.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
-	// tolerations of the pods.
+	// tolerations of the pods: the taints of nodes that they may run on all the same.
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
@@ -184,11 +185,11 @@ type PodTemplate struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=atomic
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
-	// priorityClassName of the pods.
+	// priorityClassName of the pods, which decides who goes first when a node is full. Left out, it is the cluster's default.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	PriorityClassName string `json:"priorityClassName,omitempty"`
-	// imagePullSecrets of the pods.
+	// imagePullSecrets of the pods: Secrets of this namespace with credentials of the image registry.
 	// +optional
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=map

@@ -85,8 +85,12 @@ func splitReason(c constant) (where, meaning string, err error) {
 	return m[1], m[2], nil
 }
 
+// sentence begins with a capital, unless it begins with a field's name.
 func sentence(s string) string {
 	s = strings.ReplaceAll(s, "|", `\|`)
+	if first, _, _ := strings.Cut(s, " "); strings.Contains(first, ".") {
+		return s
+	}
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
