@@ -109,7 +109,7 @@ func (f *flow) start(t *testing.T, name string, config contract.Config, permissi
 	config.Version, config.Hash = contract.ConfigVersion, "hash"
 	config.Connector = contract.Connector{Namespace: namespace, Name: name, UID: "uid-" + name, Integration: integration, Created: time.Now()}
 	config.Broker = f.broker.Broker()
-	kind := ""
+	var kind string
 	if config.Source != nil {
 		kind = config.Source.System.Type
 	} else {

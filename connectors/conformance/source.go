@@ -154,8 +154,10 @@ func refusedComesAgain(t *testing.T, h *SourceHarness) {
 func repeated(t *testing.T, h *SourceHarness) {
 	bus := &fakes.Publisher{}
 	first := h.run(t, bus)
-	if !first.offer(t, 1) || !first.offer(t, 1) {
-		t.Fatal("the message was not acknowledged")
+	for range 2 {
+		if !first.offer(t, 1) {
+			t.Fatal("the message was not acknowledged")
+		}
 	}
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
@@ -187,8 +189,9 @@ func settled(t *testing.T, h *SourceHarness) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.stop() }()
 	select {
-	case <-stopped:
-		t.Error("the source ended with a message under way")
+	case err := <-stopped:
+		release()
+		t.Fatalf("the source ended with a message under way: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
 	release()

@@ -215,15 +215,9 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 	if err != nil {
 		return o.broken(ctx, err, connected.Load())
 	}
-	answer, err := readAnswer(response)
-	if err != nil && response.StatusCode/100 == 2 {
-		// Whether the whole answer arrives does not matter: the status says that the system has the message.
-		err = nil
-	}
-	if err != nil {
-		answer = ""
-	}
-	return o.judge(response, answer, credentials)
+	defer func() { _ = response.Body.Close() }()
+	// Whether the whole answer arrives does not matter: the status says whether the system has the message.
+	return o.judge(response, readAnswer(response), credentials)
 }
 
 // build the request. An error is the message's own.

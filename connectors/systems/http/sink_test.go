@@ -177,7 +177,7 @@ func TestDelete(t *testing.T) {
 	if err := deliver(t, op, fakes.Delivery("7", `{}`)); err != nil {
 		t.Fatal(err)
 	}
-	if r, body := s.last(); r.Method != "DELETE" || r.RequestURI != "/c/7" || body != "" || r.Header.Get("Content-Type") != "" {
+	if r, body := s.last(); r.Method != http.MethodDelete || r.RequestURI != "/c/7" || body != "" || r.Header.Get("Content-Type") != "" {
 		t.Errorf("%s %s %q", r.Method, r.RequestURI, body)
 	}
 }

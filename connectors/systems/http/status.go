@@ -82,18 +82,14 @@ func (o *operation) broken(ctx context.Context, err error, connected bool) error
 	}
 }
 
-// readAnswer reads the body to its end, so that the connection can be used again, as far as maxAnswer.
-func readAnswer(response *http.Response) (string, error) {
-	defer func() { _ = response.Body.Close() }()
+// readAnswer reads the body to its end, so that the connection can be used again, as far as maxAnswer. It returns what errors quote.
+func readAnswer(response *http.Response) string {
 	if response.StatusCode/100 == 2 {
-		_, err := io.CopyN(io.Discard, response.Body, maxAnswer)
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return "", err
+		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
+		return ""
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	return string(body), err
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return string(body)
 }
 
 // excerpt is the beginning of an answer on one line, printable, and without our own credentials.
