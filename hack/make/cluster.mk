@@ -51,7 +51,7 @@ endif
 ##@ Cluster
 
 .PHONY: cluster-tool
-cluster-tool:
+cluster-tool: ## Build hack/cluster, the tool that makes the cluster.
 	@mkdir -p $(BIN_DIR)
 	@cd $(ROOT)/hack/cluster && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $(CLUSTER_TOOL) .
 
