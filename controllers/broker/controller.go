@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -49,6 +50,8 @@ type Reconciler struct {
 const (
 	steadyInterval    = 15 * time.Second
 	unsettledInterval = 3 * time.Second
+	// workers: asking the servers of one Broker must not hold another up.
+	workers = 4
 )
 
 // SetupWithManager registers the controller.
@@ -68,6 +71,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, hub *signals.Hub) error 
 		WatchesMetadata(secrets, handler.EnqueueRequestsFromMapFunc(secretToBrokers)).
 		WatchesRawSource(hub.Brokers(mine)).
 		WatchesRawSource(source.Func(r.sweepSource)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Complete(r.kind())
 }
 

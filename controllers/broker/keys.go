@@ -28,11 +28,10 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, s *scope) error {
 		}
 	}
 	data := map[string][]byte{}
+	changed := true
 	var err error
-	changed := false
 	if s.keySecret == nil {
 		s.keys, err = bus.NewKeys()
-		changed = true
 	} else {
 		data = maps.Clone(s.keySecret.Data)
 		s.keys, changed, err = bus.ParseKeys(data)
@@ -64,11 +63,13 @@ func checkNoVolumes(s *scope) error {
 		if !v.DeletionTimestamp.IsZero() || len(v.OwnerReferences) > 0 {
 			return outcome.Wait(v1alpha1.ReasonProgressing, "waits until the former volume claim %s/%s is gone", v.Namespace, v.Name)
 		}
-		return outcome.Stall(v1alpha1.ReasonCredentialsNotFound,
-			"volume claim %s/%s holds messages whose keys are missing: restore Secret %s in the operator's namespace, or delete the claim",
-			v.Namespace, v.Name, keysName(s.key()))
 	}
-	return nil
+	if len(s.volumes) == 0 {
+		return nil
+	}
+	return outcome.Stall(v1alpha1.ReasonCredentialsNotFound,
+		"volume claim %s/%s holds messages whose keys are missing: restore Secret %s in the operator's namespace, or delete the claim",
+		s.broker.Namespace, s.volumes[0].Name, keysName(s.key()))
 }
 
 // writeKeys where data, or what is noted of the Broker, has changed.

@@ -50,7 +50,7 @@ func (s *scope) managed() bool { return s.broker.Spec.Managed != nil }
 
 // replicas is the number of servers that are wanted or, of an external Broker, that streams are kept on.
 func (s *scope) replicas() int32 {
-	r := (*int32)(nil)
+	var r *int32
 	if s.managed() {
 		r = s.broker.Spec.Managed.Replicas
 	} else {

@@ -151,23 +151,27 @@ func fullest(s *scope) string {
 	return strings.Join(low, ", ") + " of its storage: raise spec.managed.storage.size, or lower the Integrations' retention"
 }
 
+// setServers counts the servers that say that they are well. While the leader moves none may answer for a moment: what was known stays.
 func setServers(s *scope, status *v1alpha1.BrokerStatus) {
+	servers := s.health.Servers
+	if s.connection.Live && len(servers) == 0 {
+		return
+	}
 	healthy, versions := 0, []string(nil)
-	for _, server := range s.health.Servers {
+	for _, server := range servers {
 		if server.OK {
 			healthy++
 		}
 		versions = append(versions, server.Version)
 	}
-	wanted := int(s.replicas())
-	if !s.managed() {
-		wanted = len(s.health.Servers)
-		if wanted == 0 {
-			status.Servers, status.Version = "", ""
-			return
-		}
+	switch {
+	case s.managed():
+		status.Servers = fmt.Sprintf("%d/%d", healthy, s.replicas())
+	case len(servers) > 0:
+		status.Servers = fmt.Sprintf("%d/%d", healthy, len(servers))
+	default: // nobody knows how many there are
+		status.Servers = ""
 	}
-	status.Servers = fmt.Sprintf("%d/%d", healthy, wanted)
 	slices.Sort(versions)
 	if versions = slices.Compact(versions); len(versions) > 0 {
 		status.Version = strings.Join(versions, ", ")

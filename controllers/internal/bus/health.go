@@ -89,11 +89,13 @@ func (s *session) serversHealth(ctx context.Context, h *Health) error {
 			Leader string `json:"leader"`
 		} `json:"meta_cluster"`
 	}
-	healths, err := pingServers[healthz](ctx, s.sys, subjectHealth, nil, s.params.Client.Replicas)
+	// Of an external broker it is not known how many servers it has.
+	expected := max(s.params.Client.Replicas, len(s.params.Client.URLs))
+	healths, err := pingServers[healthz](ctx, s.sys, subjectHealth, nil, expected)
 	if err != nil {
 		return err
 	}
-	usage, err := pingServers[jsz](ctx, s.sys, subjectJetStream, json.RawMessage(`{"config":true}`), s.params.Client.Replicas)
+	usage, err := pingServers[jsz](ctx, s.sys, subjectJetStream, json.RawMessage(`{"config":true}`), expected)
 	if err != nil {
 		return err
 	}

@@ -32,9 +32,10 @@ var _ Sessions = (*Registry)(nil)
 // NewRegistry is empty. Its sessions last until ctx ends or Close is called.
 func NewRegistry(ctx context.Context, log logr.Logger) *Registry {
 	r := &Registry{log: log, connectors: newNotifier(), brokers: newNotifier(), sessions: map[types.NamespacedName]registered{}}
-	r.ctx, r.cancel = context.WithCancel(ctx)
-	go r.connectors.run(r.ctx)
-	go r.brokers.run(r.ctx)
+	ctx, r.cancel = context.WithCancel(ctx)
+	r.ctx = ctx
+	go r.connectors.run(ctx)
+	go r.brokers.run(ctx)
 	return r
 }
 
