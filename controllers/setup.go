@@ -40,7 +40,7 @@ type Options struct {
 	FixedGroup bool
 	// Workers of each controller; zero means 4.
 	Workers int
-	// Resync is how often what is on the broker is compared with what should be there; zero means a minute.
+	// Resync is how often what is on the broker is compared with what should be there; zero means half a minute.
 	Resync time.Duration
 	// Certificate serves the webhooks; nil when there are none.
 	Certificate *webhook.Rotator
@@ -50,7 +50,7 @@ type Options struct {
 
 const (
 	defaultWorkers = 4
-	defaultResync  = time.Minute
+	defaultResync  = 30 * time.Second
 	// connectorResync: nothing of a Connector has to be polled but the age of its credential.
 	connectorResync = 5 * time.Minute
 )

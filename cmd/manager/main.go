@@ -137,7 +137,7 @@ func parseFlags() flags {
 	flag.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	flag.IntVar(&f.workers, "workers", 4, "objects of each kind that are worked on at a time")
 	flag.IntVar(&f.qps, "api-qps", 100, "requests a second to the API server")
-	flag.DurationVar(&f.resync, "resync", time.Minute, "how often what is on the brokers is compared with what should be there")
+	flag.DurationVar(&f.resync, "resync", 30*time.Second, "how often what is on the brokers is compared with what should be there")
 	f.log.BindFlags(flag.CommandLine)
 	flag.Parse()
 	return f

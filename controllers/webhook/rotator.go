@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,8 @@ type Rotator struct {
 	// Client reads and writes without a cache.
 	Client    client.Client
 	Namespace string
+	// Hosts that the certificate names beside those of the Services.
+	Hosts []string
 	// Now is the clock.
 	Now func() time.Time
 
@@ -115,7 +118,7 @@ func (r *Rotator) Ensure(ctx context.Context) error {
 }
 
 func (r *Rotator) names() []string {
-	var out []string
+	out := slices.Clone(r.Hosts)
 	for _, service := range []string{ServiceName, MetricsServiceName} {
 		out = append(out, service+"."+r.Namespace+".svc", service+"."+r.Namespace+".svc.cluster.local")
 	}
