@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -60,7 +61,10 @@ func (o *operation) judge(response *http.Response, answer string, credentials *s
 // unless others pass meanwhile (the engine sees to that): then it may be this message that makes the system break off. An answer that
 // does not come in time is the engine's to judge.
 func (o *operation) broken(ctx context.Context, err error, connected bool) error {
+	var dial *net.OpError
 	switch ended := ctx.Err(); {
+	case errors.As(err, &dial) && dial.Op == "dial" && ended == nil:
+		return connectError(o.endpoint, err) // also after an old connection has turned out to be closed
 	case errors.Is(ended, context.DeadlineExceeded) && !connected:
 		return connectError(o.endpoint, errors.New("no connection in time"))
 	case errors.Is(ended, context.DeadlineExceeded):
