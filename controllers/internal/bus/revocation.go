@@ -21,6 +21,8 @@ const (
 	serverInterval = 3 * time.Second
 	// pingWait for the servers' answers to a ping.
 	pingWait = time.Second
+	// requestAttempt is how long one attempt of a request waits.
+	requestAttempt = 2 * time.Second
 )
 
 // ErrCannotRevoke is wrapped where an external Broker's Secret lacks what revoking needs.
@@ -89,7 +91,7 @@ func (c *claims) current(ctx context.Context) (string, error) {
 	if encoded, ok := c.accounts[c.params.Edge.PublicKey]; ok {
 		return encoded, nil
 	}
-	reply, err := c.sys.RequestWithContext(ctx, fmt.Sprintf(subjectClaimsLookup, c.params.Edge.PublicKey), nil)
+	reply, err := c.request(ctx, fmt.Sprintf(subjectClaimsLookup, c.params.Edge.PublicKey), nil)
 	if err != nil {
 		return "", fmt.Errorf("reading the claims of account EDGE: %w", err)
 	}
@@ -101,7 +103,7 @@ func (c *claims) current(ctx context.Context) (string, error) {
 
 // update returns when one server has stored the claims; the servers pass them on among themselves.
 func (c *claims) update(ctx context.Context, encoded string) error {
-	reply, err := c.sys.RequestWithContext(ctx, subjectClaimsUpdate, []byte(encoded))
+	reply, err := c.request(ctx, subjectClaimsUpdate, []byte(encoded))
 	if err != nil {
 		return err
 	}
@@ -117,6 +119,23 @@ func (c *claims) update(ctx context.Context, encoded string) error {
 		return fmt.Errorf("a server refused the claims: %s", answer.Error.Description)
 	}
 	return nil
+}
+
+// request asks again while nobody answers: a question that went to a server as it stopped is lost. What is asked may be asked twice.
+func (c *claims) request(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, requestAttempt)
+		reply, err := c.sys.RequestWithContext(attempt, subject, body)
+		cancel()
+		if err == nil || !unanswered(err) || ctx.Err() != nil {
+			return reply, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // watchServers tells every server that has started of the claims, until ctx ends.
