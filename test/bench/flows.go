@@ -43,6 +43,9 @@ func benchPipelines(ctx context.Context, dir string, o options, figures *results
 		name  string
 		fsync bool
 	}{{"default", false}, {"always", true}} {
+		if o.sync != "" && o.sync != mode.name {
+			continue
+		}
 		m := &measurement{o: o, b: b, t: t, n: n, dir: filepath.Join(dir, mode.name), mode: mode.name, fsync: mode.fsync, figures: figures}
 		for _, folder := range []string{m.dir, m.profile()} {
 			if folder == "" {

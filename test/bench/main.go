@@ -27,6 +27,7 @@ type options struct {
 	assets   string
 	profile  string
 	keep     bool
+	sync     string
 	pipeline settings
 	operator operatorSettings
 }
@@ -53,6 +54,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"), "folder of etcd and kube-apiserver; left out, out/bin")
 	f.StringVar(&o.profile, "profile", "", "folder that CPU and memory profiles of the connectors under load go to; left out, none are taken")
 	f.BoolVar(&o.keep, "keep", false, "keep the temporary folder with logs, and print its name")
+	f.StringVar(&o.sync, "sync", "", "sync mode of the broker, default or always; left out, both")
 	f.IntVar(&o.pipeline.rounds, "rounds", 3, "rounds of each load; the median is reported")
 	f.IntVar(&o.pipeline.connections, "connections", 32, "connections of the load")
 	f.IntVar(&o.pipeline.rate, "rate", 500, "messages a second of the open loop")
