@@ -19,6 +19,10 @@ const (
 	markAttempts = 20
 )
 
+// markBody must not be empty: the border between the accounts takes an answer without headers and body for the last one, and
+// forgets the way back to the sink that pulls; what the broker sends after that is lost until AckWait.
+var markBody = []byte("mark")
+
 // mark publishes a mark when the stream has changed since the last.
 func (t *trimmer) mark(ctx context.Context, info *jetstream.StreamInfo, state *trimState) error {
 	if info.State.Consumers == 0 || info.State.LastSeq == 0 {
@@ -35,7 +39,7 @@ func (t *trimmer) mark(ctx context.Context, info *jetstream.StreamInfo, state *t
 	if state.mark == info.State.LastSeq {
 		return nil
 	}
-	ack, err := t.js.Publish(ctx, subject, nil)
+	ack, err := t.js.Publish(ctx, subject, markBody)
 	if isFull(err) {
 		ack, err = t.markFull(ctx, info, subject)
 	}
@@ -68,7 +72,7 @@ func (t *trimmer) markFull(ctx context.Context, info *jetstream.StreamInfo, subj
 	var ack *jetstream.PubAck
 	var err error
 	for range markAttempts {
-		if ack, err = t.js.Publish(ctx, subject, nil); !isFull(err) {
+		if ack, err = t.js.Publish(ctx, subject, markBody); !isFull(err) {
 			break
 		}
 	}
