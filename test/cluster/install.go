@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -70,15 +71,25 @@ func (c *Cluster) kustomization() (dir string, cleanup func(), err error) {
 		return "", nil, err
 	}
 	cleanup = func() { _ = os.RemoveAll(dir) }
+	name, tag := splitImage(c.Image)
 	overlay := fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [../../config/default]
-patches:
-  - target: {kind: Deployment, name: %s}
-    patch: |
-      - {op: replace, path: /spec/template/spec/containers/0/image, value: %q}
-`, ManagerDeployment, c.Image)
+images: [{name: localhost/metip, newName: %q, %s}]
+`, name, tag)
 	return dir, cleanup, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o644)
+}
+
+// splitImage gives the name, and the tag or digest as kustomize writes it.
+func splitImage(image string) (name, version string) {
+	if name, digest, ok := strings.Cut(image, "@"); ok {
+		return name, fmt.Sprintf("digest: %q", digest)
+	}
+	// a colon before a slash is a port's
+	if at := strings.LastIndexByte(image, ':'); at > strings.LastIndexByte(image, '/') {
+		return image[:at], fmt.Sprintf("newTag: %q", image[at+1:])
+	}
+	return image, `newTag: "latest"`
 }
 
 // stampManager puts the digest of the image's tar on the operator's pods: the local images have the same tag always.
