@@ -237,7 +237,7 @@ func classify(err error) error {
 		return fmt.Errorf("%w: it is larger than the broker takes: %w", sdk.ErrInvalid, err)
 	case errors.As(err, &api) && api.Code < 500:
 		return err
-	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(err, context.Canceled):
 		return err
 	default:
 		return fmt.Errorf("%w: %w", errAway, err)
@@ -323,7 +323,7 @@ func (p *publisher) Ready() error {
 }
 
 // state of publishing for the report: nil while it works.
-func (p *publisher) state() (error, time.Time) { //nolint:revive // an error and since when, as everywhere in the reports
+func (p *publisher) state() (error, time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	probed := time.Unix(0, p.nextProbe.Load())

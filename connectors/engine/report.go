@@ -45,7 +45,7 @@ func (s *systemState) System(err error) {
 	}
 }
 
-func (s *systemState) get() (error, bool, time.Time) { //nolint:revive // an error, whether it is known, and since when
+func (s *systemState) get() (error, bool, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err, s.pending, s.since

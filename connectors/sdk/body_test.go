@@ -3,6 +3,7 @@ package sdk
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func FuzzDecodeJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		got, err := DecodeJSON(in)
-		if valid := json.Valid(in); valid != (err == nil) && (err == nil || err != errDepth) {
+		if valid := json.Valid(in); valid != (err == nil) && !errors.Is(err, errDepth) {
 			t.Fatalf("valid %v, decoder says %v", valid, err)
 		}
 		if (CheckJSON(in) == nil) != (err == nil) {

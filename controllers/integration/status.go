@@ -39,7 +39,7 @@ func setStatus(s *scope, err error, failed string) {
 	}
 	connectors, routes := summarize(s)
 	st.Connectors, st.Routes = connectors.String(), routes.String()
-	setReady(s, set, connectors, routes)
+	setReady(set, connectors, routes)
 }
 
 // setStorage says whether there is room. The figures of the message are rounded, so that the status does not change with every message.
@@ -131,7 +131,7 @@ func summarize(s *scope) (connectors, routes count) {
 }
 
 // setReady: the streams are there and healthy, and everything that names the Integration is ready.
-func setReady(s *scope, set conditions.Setter, connectors, routes count) {
+func setReady(set conditions.Setter, connectors, routes count) {
 	set.Summarize("messages flow", v1alpha1.ConditionAccepted, v1alpha1.ConditionResolvedRefs)
 	if set.Get(v1alpha1.ConditionReady).Status != metav1.ConditionTrue {
 		return

@@ -1,9 +1,6 @@
 package route
 
 import (
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/refs"
@@ -35,5 +32,3 @@ type destination struct {
 	// reports of the Connector's pods.
 	reports []bus.PodReport
 }
-
-func (s *scope) key() types.NamespacedName { return client.ObjectKeyFromObject(s.route) }

@@ -59,7 +59,7 @@ func NewRotator(c client.Client, namespace string) *Rotator {
 	return &Rotator{Client: c, Namespace: namespace, Now: time.Now}
 }
 
-// NeedLeaderElection: every replica serves.
+// NeedLeaderElection says no: every replica serves.
 func (*Rotator) NeedLeaderElection() bool { return false }
 
 // GetCertificate is for tls.Config.

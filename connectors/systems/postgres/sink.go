@@ -76,7 +76,7 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 		return nil, fmt.Errorf("encryption %q is not one of Required and Disabled", c.Encryption)
 	}
 	s.endpoint = "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) + "/" + c.Database
-	ctx, cancel := context.WithCancel(context.Background()) // the sink's own life: Close ends it
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // the sink's own life: Close ends it
 	s.stop = cancel
 	config, err := s.poolConfig(&o)
 	if err == nil {

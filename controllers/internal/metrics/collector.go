@@ -46,7 +46,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout) // prometheus gives none
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout) //nolint:forbidigo // prometheus gives none
 	defer cancel()
 	if c.Certificate != nil {
 		if t := c.Certificate(); !t.IsZero() {

@@ -53,14 +53,14 @@ func run(args []string) error {
 
 func serve(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		host, _ := os.Hostname()
 		fmt.Fprintf(w, "hello from %s\n", host)
 	})
 	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: timeout}
 	go func() {
 		<-ctx.Done()
-		server.Close()
+		_ = server.Close()
 	}()
 	fmt.Println("serving on", server.Addr)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {

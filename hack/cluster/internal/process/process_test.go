@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -100,7 +101,7 @@ func TestMain(m *testing.M) {
 		select {}
 	case "ignore":
 		signal.Ignore(syscall.SIGTERM)
-		os.Stdout.WriteString("ready\n")
+		fmt.Println("ready")
 		select {}
 	}
 	os.Exit(m.Run())

@@ -23,14 +23,14 @@ func TestFilesAreWellFormed(t *testing.T) {
 		if strings.Contains(text, "{{") || strings.Contains(text, "<no value>") {
 			t.Errorf("%s has holes:\n%s", path, text)
 		}
-		var any map[string]any
+		var parsed map[string]any
 		switch {
 		case strings.HasSuffix(path, ".yaml"):
-			if err := yaml.UnmarshalStrict(content, &any); err != nil {
+			if err := yaml.UnmarshalStrict(content, &parsed); err != nil {
 				t.Errorf("%s: %v", path, err)
 			}
 		case strings.HasSuffix(path, ".conflist"):
-			if err := json.Unmarshal(content, &any); err != nil {
+			if err := json.Unmarshal(content, &parsed); err != nil {
 				t.Errorf("%s: %v", path, err)
 			}
 		}

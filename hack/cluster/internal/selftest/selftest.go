@@ -179,7 +179,7 @@ func (s *suite) podReady(ctx context.Context, name string) error {
 	return errors.New(why)
 }
 
-func (s *suite) nothingLeft(ctx context.Context) error {
+func (s *suite) nothingLeft(context.Context) error {
 	if left := host.ContainerProcesses(); len(left) > 0 {
 		return fmt.Errorf("%d left, the first is %s", len(left), left[0])
 	}
