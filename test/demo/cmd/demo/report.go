@@ -113,7 +113,7 @@ func (r *run) next() {
 		kubectl + " get metip -n " + site.Namespace + "                    # what there is, and whether data flows",
 		kubectl + " explain connector.spec.sink.postgres       # every field is documented",
 		kubectl + " edit route -n " + site.Namespace + " " + site.Route + "   # change the filter, and run make demo again",
-		kubectl + " delete secret -n " + site.Namespace + " " + site.CaseAPISecret + "; " + kubectl + " get connector -n " + site.Namespace + " -w",
+		kubectl + " scale -n " + site.Namespace + " deployment/" + site.CaseAPIService + " --replicas=0; " + kubectl + " get metip -n " + site.Namespace + " -w",
 		"make demo                                          # again; nothing is lost and nothing doubled",
 		"make demo-down                                     # remove it all",
 	} {
