@@ -92,6 +92,8 @@ func (c *connection) open(cfg *contract.Config, pod string) error {
 		nats.Name("metip " + cfg.Connector.Namespace + "/" + cfg.Connector.Name + " " + pod),
 		nats.UserJWT(c.present, c.sign),
 		nats.CustomInboxPrefix(c.inbox),
+		// The servers are those of the configuration, by the names that are in their certificates.
+		nats.IgnoreDiscoveredServers(),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectDelay),
 		// Nothing is kept for later while the broker is away: what is published then fails at once and is tried again by who waits for it.

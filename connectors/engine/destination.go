@@ -16,8 +16,9 @@ import (
 
 // Bounds of one destination in one pod.
 const (
-	// minHeld and maxHeld bound how many messages are held: pulled and not settled.
-	minHeld, maxHeld = 64, 1024
+	// maxHeld bounds how many messages are held: pulled and not settled. A destination holds two rounds of what its workers write, or what
+	// it settles in a quarter of a second if that is more: enough not to wait for the broker, and little that another pod could have done.
+	maxHeld = 1024
 	// maxHeldBytes bounds a pull. One message of the largest size must fit.
 	maxHeldBytes = contract.MaxMessageSize + 2*contract.MaxHeaderSize + 4<<20
 	// workers that write at the same time: of single messages, and of batches.
@@ -36,11 +37,13 @@ type destination struct {
 	log     *slog.Logger
 	metrics *destinationMetrics
 
-	maxBatch, maxWorkers, capacity int
+	maxBatch, maxWorkers, minHeld int
 
 	mu sync.Mutex
-	// held are all messages that were pulled and are not settled, by stream sequence; queue are those that wait for a worker.
-	held    map[uint64]*held
+	// capacity is how many messages may be held; settledCount counts those settled since it was last set.
+	capacity, settledCount int
+	// held are all messages that were pulled and are not settled, by identity; queue are those that wait for a worker.
+	held    map[identity]*held
 	queue   []*held
 	workers int
 	idle    *sync.Cond
@@ -75,10 +78,10 @@ func (p *problem) set(reason string, err error) bool {
 
 // held is one message in the pod's hands.
 type held struct {
+	identity
 	in        *nats.Msg
 	message   sdk.Message
 	delivery  sdk.Delivery
-	seq       uint64
 	delivered uint64
 	// touched is when the broker last heard of it.
 	touched time.Time
@@ -103,7 +106,7 @@ type step struct {
 func newDestination(s *sinkRunner, r contract.Route) *destination {
 	d := &destination{
 		sink: s, route: r, log: s.log.With("route", r.Name, "destination", r.Destination), metrics: s.metrics.destination(r.Name, r.Destination),
-		held: map[uint64]*held{}, ackWait: defaultAckWait, memory: newMemory(),
+		held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
 	}
 	d.idle = sync.NewCond(&d.mu)
 	d.circuit.destination = d
@@ -116,7 +119,8 @@ func newDestination(s *sinkRunner, r contract.Route) *destination {
 	if d.maxBatch > 1 {
 		d.maxWorkers = batchWorkers
 	}
-	d.capacity = max(minHeld, min(2*d.maxBatch+2*d.maxWorkers, maxHeld))
+	d.minHeld = min(2*(d.maxBatch+d.maxWorkers), maxHeld)
+	d.capacity = d.minHeld
 	return d
 }
 
@@ -165,7 +169,7 @@ func (d *destination) run(ctx, deliver context.Context) {
 	}
 }
 
-// touch tells the broker of every message that is held for long that it is in good hands, and keeps the pull going.
+// touch tells the broker, once a second, of every message that is held for long that it is in good hands, and keeps the pull going.
 func (d *destination) touch(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,6 +179,8 @@ func (d *destination) touch(now time.Time) {
 			_ = d.sink.conn.nc.Publish(h.in.Reply, ackProgress)
 		}
 	}
+	d.capacity = max(d.minHeld, min(d.settledCount/4, maxHeld))
+	d.settledCount = 0
 	d.request()
 }
 
@@ -194,7 +200,7 @@ func (d *destination) drain() {
 // giveBack a message that was not tried, for another pod: not before this pod's own pull has ended, or it would come back here. The caller
 // holds the lock.
 func (d *destination) giveBack(h *held) {
-	delete(d.held, h.seq)
+	delete(d.held, h.identity)
 	wait := max(0, time.Until(d.pull.until))
 	if wait > 0 {
 		wait += pullMargin
@@ -239,23 +245,23 @@ func (d *destination) take(in *nats.Msg) {
 	}
 	if meta.delivered > 1 {
 		d.metrics.redelivered.Inc()
-		if d.memory.settled(meta.seq) {
+		if d.memory.settled(meta.identity) {
 			// The acknowledgement was lost, the delivery was not.
 			_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
 			return
 		}
-		if h := d.held[meta.seq]; h != nil {
+		if h := d.held[meta.identity]; h != nil {
 			h.in.Reply, h.touched = in.Reply, time.Now()
 			return
 		}
 	}
-	h := &held{in: in, seq: meta.seq, delivered: meta.delivered, touched: time.Now(), seen: -1}
+	h := &held{in: in, identity: meta.identity, delivered: meta.delivered, touched: time.Now(), seen: -1}
 	d.memory.recall(h)
 	if d.stopping {
 		d.giveBack(h)
 		return
 	}
-	d.held[h.seq] = h
+	d.held[h.identity] = h
 	d.queue = append(d.queue, h)
 	d.startWorker()
 }

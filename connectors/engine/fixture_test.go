@@ -163,7 +163,6 @@ type fakeSink struct {
 	max   int
 	// got are the ids that were confirmed, with how often; tries all that were tried.
 	got, tries map[string]int
-	secrets    sdk.Secrets
 	batches    []int
 }
 
@@ -172,10 +171,7 @@ func newFakeSink() *fakeSink {
 }
 
 func (f *fakeSink) system() sdk.System {
-	return sdk.System{Name: "test", Sink: func(rt sdk.Runtime, _ json.RawMessage) (sdk.Sink, error) {
-		f.secrets = rt.Secrets
-		return f, nil
-	}}
+	return sdk.System{Name: "test", Sink: func(sdk.Runtime, json.RawMessage) (sdk.Sink, error) { return f, nil }}
 }
 
 func (f *fakeSink) set(check func() error, write func(*sdk.Delivery) error) {

@@ -9,12 +9,18 @@ const (
 	unexplained = 5
 )
 
+// identity of a message: its sequence, and when it was stored, for sequences begin again when a stream is made anew.
+type identity struct {
+	seq uint64
+	at  int64
+}
+
 // memory of a destination: which messages are settled though the broker may not have heard it, and how often others were tried.
 type memory struct {
-	done  map[uint64]struct{}
-	ring  []uint64
+	done  map[identity]struct{}
+	ring  []identity
 	next  int
-	tries map[uint64]attempts
+	tries map[identity]attempts
 }
 
 // attempts of one message that waits on the broker for the next one.
@@ -26,43 +32,43 @@ type attempts struct {
 }
 
 func newMemory() memory {
-	return memory{done: map[uint64]struct{}{}, tries: map[uint64]attempts{}}
+	return memory{done: map[identity]struct{}{}, tries: map[identity]attempts{}}
 }
 
 // settle remembers that a message needs nothing more but perhaps another acknowledgement.
-func (m *memory) settle(seq uint64) {
-	delete(m.tries, seq)
+func (m *memory) settle(id identity) {
+	delete(m.tries, id)
 	if len(m.ring) < rememberSettled {
-		m.ring = append(m.ring, seq)
+		m.ring = append(m.ring, id)
 	} else {
 		delete(m.done, m.ring[m.next])
-		m.ring[m.next] = seq
+		m.ring[m.next] = id
 		m.next = (m.next + 1) % rememberSettled
 	}
-	m.done[seq] = struct{}{}
+	m.done[id] = struct{}{}
 }
 
-func (m *memory) settled(seq uint64) bool {
-	_, ok := m.done[seq]
+func (m *memory) settled(id identity) bool {
+	_, ok := m.done[id]
 	return ok
 }
 
 // keep what is known of a message that goes back to the broker for a while.
 func (m *memory) keep(h *held) {
 	if len(m.tries) >= rememberAttempts {
-		for seq := range m.tries {
-			delete(m.tries, seq)
+		for id := range m.tries {
+			delete(m.tries, id)
 			break
 		}
 	}
-	m.tries[h.seq] = attempts{h.tried, h.seen, h.alone, h.dead}
+	m.tries[h.identity] = attempts{h.tried, h.seen, h.alone, h.dead}
 }
 
 // recall what is known of a message that has come. One that this pod knows nothing of has been tried by others at most as often as it
 // was delivered.
 func (m *memory) recall(h *held) {
 	h.tried = max(0, int(min(h.delivered, 1<<30))-1-unexplained)
-	if a, ok := m.tries[h.seq]; ok {
+	if a, ok := m.tries[h.identity]; ok {
 		h.tried, h.seen, h.alone, h.dead = max(h.tried, a.tried), a.seen, a.alone, a.dead
 	}
 }

@@ -240,7 +240,8 @@ func isMark(subject string) bool { return strings.HasPrefix(subject, "mark.") }
 
 // replyMeta is what a message's reply subject says.
 type replyMeta struct {
-	delivered, seq uint64
+	identity
+	delivered uint64
 }
 
 // parseReply reads $JS.ACK.<stream>.<durable>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, or the longer form with domain
@@ -261,6 +262,9 @@ func parseReply(reply string) (m replyMeta, err error) {
 	if m.delivered, err = strconv.ParseUint(t[at], 10, 64); err != nil {
 		return m, err
 	}
-	m.seq, err = strconv.ParseUint(t[at+1], 10, 64)
+	if m.seq, err = strconv.ParseUint(t[at+1], 10, 64); err != nil {
+		return m, err
+	}
+	m.at, err = strconv.ParseInt(t[at+3], 10, 64)
 	return m, err
 }
