@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -224,9 +225,9 @@ func parseSeed(data map[string][]byte, key string, valid func(string) bool) (nke
 	return pair, nil
 }
 
-// checkSeed never repeats the seed in its error.
+// checkSeed never repeats the seed in its error. A file's last line break is not part of the seed.
 func checkSeed(seed []byte, valid func(string) bool) (nkeys.KeyPair, error) {
-	pair, err := nkeys.FromSeed(slices.Clone(seed))
+	pair, err := nkeys.FromSeed(slices.Clone(bytes.TrimSpace(seed)))
 	if err != nil {
 		return nil, errors.New("is missing or not a seed")
 	}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -91,7 +92,7 @@ func ExternalParams(data map[string][]byte, client contract.Broker) (Params, err
 	if p.Bus, err = credsLogin(data[CredentialsBus]); err != nil {
 		return Params{}, fmt.Errorf("%w: key %s holds no JWT and seed in the .creds format", ErrCredentials, CredentialsBus)
 	}
-	p.Edge.PublicKey = string(data[CredentialsEdge])
+	p.Edge.PublicKey = string(bytes.TrimSpace(data[CredentialsEdge]))
 	if !nkeys.IsValidPublicAccountKey(p.Edge.PublicKey) {
 		return Params{}, fmt.Errorf("%w: key %s is not the public key of an account", ErrCredentials, CredentialsEdge)
 	}
