@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -51,6 +53,46 @@ var _ = Describe("Samples", func() {
 		Expect(resourcesOf("config/samples")).To(ConsistOf(namesOf("config/samples", "*-*.yaml")))
 	})
 })
+
+// What people copy from the documentation has to work.
+var _ = Describe("Manifests in documents", func() {
+	for path, blocks := range documentedManifests() {
+		for i, block := range blocks {
+			It(fmt.Sprintf("accepts block %d of %s", i+1, path), func(ctx SpecContext) {
+				namespace := newNamespace(ctx)
+				for _, object := range parseObjects(block) {
+					object.SetNamespace(namespace)
+					Expect(api.Create(ctx, object, strictly)).To(Succeed())
+				}
+			})
+		}
+	}
+})
+
+// documentedManifests are the blocks of YAML in Markdown files that hold whole objects of MetIP's kinds.
+func documentedManifests() map[string][][]byte {
+	block := regexp.MustCompile("(?ms)^```ya?ml\n(.*?)^```$")
+	found := map[string][][]byte{}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md"} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			panic(err) // a mistake in the pattern
+		}
+		for _, path := range paths {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				panic(err) // before the suite runs there is nobody to report to
+			}
+			for _, m := range block.FindAllSubmatch(content, -1) {
+				if bytes.Contains(m[1], []byte("apiVersion: "+v1alpha1.GroupVersion.String())) {
+					name, _ := filepath.Rel(root, path)
+					found[name] = append(found[name], m[1])
+				}
+			}
+		}
+	}
+	return found
+}
 
 var _ = Describe("Kustomizations", func() {
 	It("install every kind", func() {
@@ -161,8 +203,13 @@ func readFile(path string) []byte {
 // parseManifest reads the objects of MetIP's kinds in a file; others (a sample's Deployment) are not what is tested here.
 func parseManifest(path string) []*unstructured.Unstructured {
 	GinkgoHelper()
+	return parseObjects(readFile(path))
+}
+
+func parseObjects(manifest []byte) []*unstructured.Unstructured {
+	GinkgoHelper()
 	var objects []*unstructured.Unstructured
-	decoder := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(readFile(path))))
+	decoder := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(manifest)))
 	for {
 		document, err := decoder.Read()
 		if errors.Is(err, io.EOF) {
@@ -170,7 +217,7 @@ func parseManifest(path string) []*unstructured.Unstructured {
 		}
 		Expect(err).NotTo(HaveOccurred())
 		object := &unstructured.Unstructured{}
-		Expect(yaml.Unmarshal(document, &object.Object)).To(Succeed(), path)
+		Expect(yaml.Unmarshal(document, &object.Object)).To(Succeed(), "%s", document)
 		if object.GroupVersionKind().Group == v1alpha1.GroupVersion.Group {
 			objects = append(objects, object)
 		}
