@@ -16,7 +16,7 @@ const (
 	maxBatchBytes    = 8 << 20
 	// A batch is made once as many messages wait as can be published singly in the time that a batch takes. Both times are measured;
 	// until they are, and within these bounds, it is firstWorth.
-	minWorth, firstWorth, maxWorth = 3, 16, 32
+	minWorth, firstWorth, maxWorth = 3, 16, 64
 
 	headerBatchID       = "Nats-Batch-Id"
 	headerBatchSequence = "Nats-Batch-Sequence"
@@ -38,11 +38,16 @@ type batches struct {
 	wake     chan struct{}
 
 	// worth is how many messages make a batch worth it, and how many singles are under way at most. It follows from what a single and a
-	// batch cost the server: running means of the time from the later of sending it and the confirmation before it to its own.
+	// batch cost the server, as running means.
 	worth                 int
 	singleCost, batchCost time.Duration
-	lastConfirm           time.Time
+	// window in which singles are counted: their confirmations come in bursts, so that only many of them tell what one costs.
+	windowBegun, lastSingle time.Time
+	windowCount             int
 }
+
+// window of singles that make one measure.
+const window = 16
 
 func newBatches(p *publisher) *batches {
 	return &batches{p: p, id: nuid.Next(), wake: make(chan struct{}, 1), worth: firstWorth}
@@ -52,7 +57,7 @@ func newBatches(p *publisher) *batches {
 func (b *batches) submit(item *publication) {
 	b.mu.Lock()
 	if !b.batching && len(b.queue) == 0 && b.singles < b.worth {
-		b.singles++
+		b.beginSingle()
 		b.mu.Unlock()
 		b.single(item)
 		return
@@ -72,20 +77,33 @@ func (b *batches) signal() {
 	}
 }
 
+// beginSingle counts one more under way. The caller holds the lock.
+func (b *batches) beginSingle() {
+	if b.singles == 0 {
+		b.windowBegun, b.windowCount = time.Now(), 0
+	}
+	b.singles++
+}
+
 func (b *batches) single(item *publication) {
-	item.sent = time.Now()
 	if _, err := b.p.replies.publish(&item.Msg, item); err != nil {
 		item.confirm(false, err)
 	}
 }
 
 // singleDone: one of the singles has its outcome.
-func (b *batches) singleDone(item *publication, stored bool) {
+func (b *batches) singleDone() {
 	now := time.Now()
 	b.mu.Lock()
 	b.singles--
-	if stored {
-		b.singleCost = b.measure(b.singleCost, item.sent, now)
+	b.lastSingle = now
+	if b.windowCount++; b.windowCount >= window || b.singles == 0 {
+		// What a batch and singles take together says nothing of either.
+		if !b.batching {
+			b.singleCost = mean(b.singleCost, now.Sub(b.windowBegun)/time.Duration(b.windowCount))
+			b.weigh()
+		}
+		b.windowBegun, b.windowCount = now, 0
 	}
 	wake := len(b.queue) > 0 && !b.batching
 	b.mu.Unlock()
@@ -94,21 +112,29 @@ func (b *batches) singleDone(item *publication, stored bool) {
 	}
 }
 
-// measure what one confirmation cost, as a running mean; a single measure counts at most fourfold.
-func (b *batches) measure(mean time.Duration, sent, now time.Time) time.Duration {
-	if sent.Before(b.lastConfirm) {
-		sent = b.lastConfirm
+// batchDone measures a batch that was stored: from when it was sent, or from when the last single before it was confirmed. The caller
+// holds the lock.
+func (b *batches) batchDone(sent, now time.Time) {
+	if b.lastSingle.After(sent) {
+		sent = b.lastSingle
 	}
-	b.lastConfirm = now
-	cost := now.Sub(sent)
-	if mean == 0 {
-		return cost
-	}
-	mean += (min(cost, 4*mean) - mean) / 8
+	b.batchCost = mean(b.batchCost, now.Sub(sent))
+	b.windowBegun, b.windowCount = now, 0
+	b.weigh()
+}
+
+func (b *batches) weigh() {
 	if b.singleCost > 0 && b.batchCost > 0 {
 		b.worth = max(minWorth, min(int(b.batchCost/b.singleCost)+1, maxWorth))
 	}
-	return max(mean, time.Microsecond)
+}
+
+// mean is a running mean; a single measure counts at most eightfold.
+func mean(old, sample time.Duration) time.Duration {
+	if old == 0 {
+		return max(sample, time.Microsecond)
+	}
+	return max(old+(min(sample, 8*old)-old)/8, time.Microsecond)
 }
 
 // withdraw what a group has in the queue.
@@ -172,7 +198,7 @@ func (b *batches) next() (*publication, *batch) {
 	}
 	item := b.queue[0]
 	b.drop(1)
-	b.singles++
+	b.beginSingle()
 	return item, nil
 }
 
@@ -239,7 +265,7 @@ func (b *batch) confirm(_ bool, err error) {
 	o.mu.Lock()
 	o.batching = false
 	if err == nil {
-		o.batchCost = o.measure(o.batchCost, b.sent, time.Now())
+		o.batchDone(b.sent, time.Now())
 	}
 	if again {
 		o.queue = append(b.items, o.queue...)

@@ -77,7 +77,6 @@ type publication struct {
 	err       error
 	stored    bool
 	duplicate bool
-	sent      time.Time
 	// alone: do not put it into a batch.
 	alone bool
 	// slot says that it holds one of the publisher's slots.
@@ -91,7 +90,7 @@ func (i *publication) confirm(duplicate bool, err error) {
 		<-i.publisher.slots
 	}
 	if b := i.publisher.batches; b != nil {
-		b.singleDone(i, err == nil)
+		b.singleDone()
 	}
 	i.finish(duplicate, err)
 }

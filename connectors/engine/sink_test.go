@@ -47,6 +47,7 @@ func settledAll(t testing.TB, s *enginetest.Server, durable string) bool {
 }
 
 func TestSinkDelivers(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	for _, max := range []int{1, 100} {
 		t.Run(fmt.Sprintf("batches of %d", max), func(t *testing.T) {
@@ -77,6 +78,7 @@ func TestSinkDelivers(t *testing.T) {
 }
 
 func TestSinkMediates(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	var mu sync.Mutex
@@ -106,6 +108,7 @@ func TestSinkMediates(t *testing.T) {
 }
 
 func TestMarksAreAcknowledged(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	startSink(t, s, f, routeConfig("r", "d"))
@@ -119,6 +122,7 @@ func TestMarksAreAcknowledged(t *testing.T) {
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(d *sdk.Delivery) error {
@@ -189,6 +193,7 @@ func TestDeadLetters(t *testing.T) {
 
 // TestDeadLetterIsWrittenOnce: a dead letter that is there already is no error, and no second one is made.
 func TestDeadLetterIsWrittenOnce(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	if _, err := s.Admin().Publish(t.Context(), contract.DeadSubject("ns", "in", "r", "d", 1, 0), []byte("before the crash")); err != nil {
 		t.Fatal(err)
@@ -204,6 +209,7 @@ func TestDeadLetterIsWrittenOnce(t *testing.T) {
 }
 
 func TestDeadLettersFull(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	ctx := t.Context()
 	st, err := s.Admin().Stream(ctx, "ns_in_dead")
@@ -244,6 +250,7 @@ func TestDeadLettersFull(t *testing.T) {
 }
 
 func TestUnavailableThenBack(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	p := startSink(t, s, f, routeConfig("r", "d"))
@@ -287,6 +294,7 @@ func TestUnavailableThenBack(t *testing.T) {
 
 // TestIdleSystemIsChecked: a system that goes while nothing flows is reported, and so is its return.
 func TestIdleSystemIsChecked(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	startSink(t, s, f, routeConfig("r", "d"))
@@ -300,6 +308,7 @@ func TestIdleSystemIsChecked(t *testing.T) {
 // TestPoisonDoesNotBlock: one message makes the whole system look unavailable; the others get through all the same, and it
 // ends in the dead letters once it has used up its attempts.
 func TestPoisonDoesNotBlock(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(d *sdk.Delivery) error {
@@ -328,6 +337,7 @@ func TestPoisonDoesNotBlock(t *testing.T) {
 
 // TestSlowDestinationIsAlone: two destinations of one pod, one of which hangs.
 func TestSlowDestinationIsAlone(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	release := make(chan struct{})
@@ -345,6 +355,7 @@ func TestSlowDestinationIsAlone(t *testing.T) {
 
 // TestLongDeliveryIsNotRepeated: a delivery that takes longer than AckWait is kept alive.
 func TestLongDeliveryIsNotRepeated(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(*sdk.Delivery) error { time.Sleep(5 * time.Second); return nil }
@@ -359,6 +370,7 @@ func TestLongDeliveryIsNotRepeated(t *testing.T) {
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	var first, second atomic.Int64
@@ -379,6 +391,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 // TestDrainLosesNothing: one pod is drained while it delivers, another goes on. Every id arrives, none twice.
 func TestDrainLosesNothing(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(*sdk.Delivery) error { time.Sleep(2 * time.Millisecond); return nil }
@@ -400,6 +413,7 @@ func TestDrainLosesNothing(t *testing.T) {
 
 // TestDrainIsBounded: a write that hangs does not hold up the end, and its message is not lost.
 func TestDrainIsBounded(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	release := make(chan struct{})
@@ -429,6 +443,7 @@ func TestDrainIsBounded(t *testing.T) {
 
 // TestBrokerRestart: the server is killed and comes back while messages flow. Every id arrives.
 func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(*sdk.Delivery) error { time.Sleep(time.Millisecond); return nil }
@@ -449,6 +464,7 @@ func TestBrokerRestart(t *testing.T) {
 
 // TestMissingDurable: a Route whose durable is not there is reported, and delivers once it is.
 func TestMissingDurable(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	o := sinkPod(t, s, f, 10*time.Second, routeConfig("r", "d"))
@@ -467,6 +483,7 @@ func TestMissingDurable(t *testing.T) {
 
 // TestBadRoute: a Route that cannot run does not keep the others from running.
 func TestBadRoute(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	bad, worse := routeConfig("bad", "d"), routeConfig("worse", "d")
@@ -483,6 +500,7 @@ func TestBadRoute(t *testing.T) {
 
 // TestPanicInABatch: the message that makes a batch panic is found, the others are delivered.
 func TestPanicInABatch(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.max = 50
@@ -512,6 +530,7 @@ func TestPanicInABatch(t *testing.T) {
 
 // TestAttemptsAreNotDeliveries: deliveries that were no attempts do not count as such.
 func TestAttemptsAreNotDeliveries(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	c := s.Durable("ns", "in", "r", "d", 10*time.Second)
 	s.Publish("ns", "in", "src", "custody.arrest", "a", []byte(`{}`))
@@ -536,6 +555,7 @@ func TestAttemptsAreNotDeliveries(t *testing.T) {
 
 // TestReplicas share the work of one durable.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	f.write = func(*sdk.Delivery) error { time.Sleep(time.Millisecond); return nil }
@@ -556,6 +576,7 @@ func TestReplicas(t *testing.T) {
 
 // TestTimeoutIsUnavailable: a system that hangs costs no attempt, and its messages wait.
 func TestTimeoutIsUnavailable(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	f := newFakeSink()
 	var hang atomic.Bool

@@ -40,6 +40,7 @@ func event(id string) *sdk.Message {
 }
 
 func TestSourcePublishes(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	c := sourceConfig(s)
 	c.Connector.Marking = "OFFICIAL-SENSITIVE"
@@ -91,6 +92,7 @@ func TestSourcePublishes(t *testing.T) {
 }
 
 func TestInvalidMessages(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	_, bus, _ := startSource(t, s, sourceConfig(s))
 	with := func(f func(*sdk.Message)) *sdk.Message { m := event("x"); f(m); return m }
@@ -168,6 +170,7 @@ func checkStored(t *testing.T, s *enginetest.Server, want int) {
 }
 
 func TestPublishingAdapts(t *testing.T) {
+	t.Parallel()
 	for _, fsync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fsync %v", fsync), func(t *testing.T) {
 			s := enginetest.Start(t, enginetest.Options{Fsync: fsync})
@@ -185,6 +188,7 @@ func TestPublishingAdapts(t *testing.T) {
 
 // TestDuplicates: ids that are stored already are confirmed, and a batch that holds one is published all the same.
 func TestDuplicates(t *testing.T) {
+	t.Parallel()
 	s := enginetest.Start(t, enginetest.Options{Fsync: true})
 	s.Streams("ns", "in", streamSize)
 	p, bus, _ := startSource(t, s, sourceConfig(s))
@@ -214,6 +218,7 @@ func TestDuplicates(t *testing.T) {
 // TestPublishOverRestart: the server is killed and comes back while messages are published. Nothing that was confirmed is lost, nothing
 // is stored twice, and callers with patience see no error.
 func TestPublishOverRestart(t *testing.T) {
+	t.Parallel()
 	for _, fsync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fsync %v", fsync), func(t *testing.T) {
 			s := enginetest.Start(t, enginetest.Options{Fsync: fsync})
@@ -257,6 +262,7 @@ func TestPublishOverRestart(t *testing.T) {
 }
 
 func TestFullStream(t *testing.T) {
+	t.Parallel()
 	for _, fsync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fsync %v", fsync), func(t *testing.T) {
 			s := enginetest.Start(t, enginetest.Options{Fsync: fsync})
@@ -324,6 +330,7 @@ func TestFullStream(t *testing.T) {
 
 // TestDenied: what the broker refuses fails at once and is reported, rather than timing out.
 func TestDenied(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	c := sourceConfig(s)
 	c.Connector.Integration = "other"
@@ -343,6 +350,7 @@ func TestDenied(t *testing.T) {
 
 // TestNoStream: a stream that is not there yet is waited for.
 func TestNoStream(t *testing.T) {
+	t.Parallel()
 	s := enginetest.Start(t, enginetest.Options{})
 	_, bus, _ := startSource(t, s, sourceConfig(s))
 	time.AfterFunc(500*time.Millisecond, func() { s.Streams("ns", "in", streamSize) })
@@ -354,6 +362,7 @@ func TestNoStream(t *testing.T) {
 
 // TestBrokerAway: a pod that starts without a broker is ready, says no, and works once there is one.
 func TestBrokerAway(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	s.Kill()
 	p, bus, _ := startSource(t, s, sourceConfig(s))
@@ -375,6 +384,7 @@ func TestBrokerAway(t *testing.T) {
 }
 
 func TestSuspendedSource(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	c := sourceConfig(s)
 	c.Source.Suspended = true
@@ -389,6 +399,7 @@ func TestSuspendedSource(t *testing.T) {
 
 // TestSourceDrains: what is in flight is confirmed before the pod ends.
 func TestSourceDrains(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	p, bus, f := startSource(t, s, sourceConfig(s))
 	var confirmed atomic.Int64
@@ -419,6 +430,7 @@ func TestSourceDrains(t *testing.T) {
 
 // TestRenewal: credentials are read again when their file changes, and at two thirds of their life, without losing anything.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	s := startBroker(t)
 	p, bus, _ := startSource(t, s, sourceConfig(s))
 	first := p.engine.conn.nc.Stats().Reconnects
