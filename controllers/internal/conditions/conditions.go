@@ -2,6 +2,7 @@ package conditions
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,15 +15,18 @@ import (
 type Setter struct {
 	list       *[]metav1.Condition
 	generation int64
+	before     []metav1.Condition
 }
 
 // For makes a Setter of an object's conditions; generation is the one that was looked at.
-func For(list *[]metav1.Condition, generation int64) Setter { return Setter{list, generation} }
+func For(list *[]metav1.Condition, generation int64) Setter {
+	return Setter{list, generation, slices.Clone(*list)}
+}
 
 // maxMessage is the longest message of a condition.
 const maxMessage = 2048
 
-// Set a condition.
+// Set a condition. One that is set more than once, and ends with the status that it had, has not turned: its transition time stays.
 func (s Setter) Set(conditionType string, status metav1.ConditionStatus, reason, message string) {
 	if len(message) > maxMessage {
 		message = message[:maxMessage-3] + "..."
@@ -30,6 +34,9 @@ func (s Setter) Set(conditionType string, status metav1.ConditionStatus, reason,
 	meta.SetStatusCondition(s.list, metav1.Condition{
 		Type: conditionType, Status: status, Reason: reason, Message: message, ObservedGeneration: s.generation,
 	})
+	if was := meta.FindStatusCondition(s.before, conditionType); was != nil && was.Status == status {
+		s.Get(conditionType).LastTransitionTime = was.LastTransitionTime
+	}
 }
 
 // True sets a condition True.
