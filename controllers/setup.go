@@ -124,7 +124,7 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 	}
 	if err := (&connector.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Areas: areas, Sessions: registry, Hub: hub, Events: recorder,
-		Credentials: credentials.NewStore(mgr.GetClient()), Valid: valid, Workers: o.Workers, Resync: connectorResync,
+		Credentials: credentials.NewStore(mgr.GetClient(), mgr.GetAPIReader()), Valid: valid, Workers: o.Workers, Resync: connectorResync,
 		Defaults: connector.Defaults{Image: o.Image, ImagePullPolicy: o.ImagePullPolicy, Resources: o.Connector, Env: o.ConnectorEnv},
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Connectors: %w", err)

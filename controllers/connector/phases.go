@@ -89,7 +89,7 @@ func (r *Reconciler) reconcileChildren(ctx context.Context, s *scope) error {
 	list := []child{
 		{buildServiceAccount(s), nil},
 		{buildNetworkPolicy(s), nil},
-		{configMap, []apply.Option{apply.MetadataOnly}},
+		{configMap, []apply.Option{apply.Immutable}},
 		{deployment, nil},
 	}
 	if s.system.Listens {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,17 +55,17 @@ func New(c client.Client, live client.Reader) *Applier {
 // Option of Apply.
 type Option func(*options)
 
-type options struct{ metadataOnly, unowned bool }
+type options struct{ immutable, unowned bool }
 
-// MetadataOnly is for kinds that the cache holds the metadata of only; a difference is then seen by the digest alone, which is enough for
-// immutable objects.
-func MetadataOnly(o *options) { o.metadataOnly = true }
+// Immutable is for objects whose name stands for their content. The cache holds their metadata only, and once they exist nothing but labels and
+// annotations is repaired.
+func Immutable(o *options) { o.immutable = true }
 
 // Unowned is for children that outlive their owner or live in another namespace: they carry the owner's labels instead of a reference.
 func Unowned(o *options) { o.unowned = true }
 
 // Apply makes or repairs a child of owner. desired has exactly the fields that the operator wants, with the labels of
-// metadata.Labels; Apply adds the owner reference and the digest. On return desired is the object as it is now (with MetadataOnly: unchanged).
+// metadata.Labels; Apply adds the owner reference and the digest. On return desired is the object as it is now (with Immutable: unchanged).
 // An object of that name that is not ours is left alone: the error has reason NameTaken.
 func (a *Applier) Apply(ctx context.Context, owner, desired client.Object, opts ...Option) (changed bool, err error) {
 	var o options
@@ -85,7 +86,7 @@ func (a *Applier) Apply(ctx context.Context, owner, desired client.Object, opts 
 		return false, err
 	}
 	key := childKey{gvk, client.ObjectKeyFromObject(desired)}
-	live, err := a.current(ctx, key, o.metadataOnly)
+	live, err := a.current(ctx, key, o.immutable)
 	if err != nil {
 		return false, err
 	}
@@ -97,20 +98,23 @@ func (a *Applier) Apply(ctx context.Context, owner, desired client.Object, opts 
 			return false, outcome.Stall(v1alpha1.ReasonNameTaken, "%s %s exists and is not managed by MetIP for this object: rename or delete it",
 				gvk.Kind, key.NamespacedName)
 		}
-		same, err := a.upToDate(key, want, digest, live, o.metadataOnly)
+		if o.immutable {
+			return a.repairMetadata(ctx, desired, live)
+		}
+		same, err := a.upToDate(key, want, digest, live)
 		if err != nil {
 			return false, err
 		}
 		if same {
-			return false, load(live, desired, o.metadataOnly)
+			return false, load(live, desired)
 		}
 	}
-	return true, a.write(ctx, key, desired, want, digest, live != nil, o.metadataOnly)
+	return true, a.write(ctx, key, desired, want, digest, live != nil, o.immutable)
 }
 
 // current child, or nil: as the cache has it or, where the cache has none, as the API server does.
-func (a *Applier) current(ctx context.Context, key childKey, metadataOnly bool) (client.Object, error) {
-	live, err := a.empty(key.GroupVersionKind, metadataOnly)
+func (a *Applier) current(ctx context.Context, key childKey, immutable bool) (client.Object, error) {
+	live, err := a.empty(key.GroupVersionKind, immutable)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +131,8 @@ func (a *Applier) current(ctx context.Context, key childKey, metadataOnly bool) 
 	return live, nil
 }
 
-func (a *Applier) empty(gvk schema.GroupVersionKind, metadataOnly bool) (client.Object, error) {
-	if metadataOnly {
+func (a *Applier) empty(gvk schema.GroupVersionKind, immutable bool) (client.Object, error) {
+	if immutable {
 		m := &metav1.PartialObjectMetadata{}
 		m.SetGroupVersionKind(gvk)
 		return m, nil
@@ -140,13 +144,30 @@ func (a *Applier) empty(gvk schema.GroupVersionKind, metadataOnly bool) (client.
 	return obj.(client.Object), nil
 }
 
+// repairMetadata of an immutable child: the labels and annotations that it should have.
+func (a *Applier) repairMetadata(ctx context.Context, desired, live client.Object) (bool, error) {
+	before := live.DeepCopyObject().(client.Object)
+	live.SetLabels(overlaid(live.GetLabels(), desired.GetLabels()))
+	live.SetAnnotations(overlaid(live.GetAnnotations(), desired.GetAnnotations()))
+	if maps.Equal(before.GetLabels(), live.GetLabels()) && maps.Equal(before.GetAnnotations(), live.GetAnnotations()) {
+		return false, nil
+	}
+	return true, a.Client.Patch(ctx, live, client.MergeFrom(before), client.FieldOwner(metadata.FieldOwner))
+}
+
+func overlaid(have, want map[string]string) map[string]string {
+	out := maps.Clone(have)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, want)
+	return out
+}
+
 // upToDate tells whether there is nothing to write. A cache that lags behind our own last write counts as up to date: its next event
 // brings the reconcile that looks again.
-func (a *Applier) upToDate(key childKey, want map[string]any, digest string, live client.Object, metadataOnly bool) (bool, error) {
+func (a *Applier) upToDate(key childKey, want map[string]any, digest string, live client.Object) (bool, error) {
 	if live.GetAnnotations()[metadata.AnnotationApplied] == digest {
-		if metadataOnly {
-			return true, nil
-		}
 		have, err := toMap(live)
 		if err != nil {
 			return false, err
@@ -161,13 +182,13 @@ func (a *Applier) upToDate(key childKey, want map[string]any, digest string, liv
 	return ok && last.digest == digest && version(live) < last.version, nil
 }
 
-func (a *Applier) write(ctx context.Context, key childKey, desired client.Object, want map[string]any, digest string, exists, metadataOnly bool) error {
+func (a *Applier) write(ctx context.Context, key childKey, desired client.Object, want map[string]any, digest string, exists, immutable bool) error {
 	data, err := json.Marshal(want)
 	if err != nil {
 		return err
 	}
 	target := desired
-	if metadataOnly {
+	if immutable {
 		m := &metav1.PartialObjectMetadata{}
 		m.SetGroupVersionKind(key.GroupVersionKind)
 		m.SetName(key.Name)
@@ -301,10 +322,7 @@ func toMap(obj client.Object) (map[string]any, error) {
 	return m, json.Unmarshal(data, &m)
 }
 
-func load(live, into client.Object, metadataOnly bool) error {
-	if metadataOnly {
-		return nil
-	}
+func load(live, into client.Object) error {
 	data, err := json.Marshal(live)
 	if err != nil {
 		return err

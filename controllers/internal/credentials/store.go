@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +19,8 @@ import (
 // Store reads and writes users.
 type Store struct {
 	client client.Client
+	// live reads from the API server.
+	live client.Reader
 
 	mu         sync.Mutex
 	namespaces map[string]*namespaceState
@@ -30,9 +31,8 @@ type namespaceState struct {
 	// writing holds back all writes but one: each rewrites the whole Secret.
 	writing sync.Mutex
 
-	// version of the Secret after our last write, and when that was: until the cache has it, users is what counts.
+	// version of the Secret after our last write: until the cache has it, users is what counts.
 	version uint64
-	written time.Time
 	users   map[string]user
 }
 
@@ -41,12 +41,9 @@ type user struct {
 	retired *Retired
 }
 
-// staleFor is how long a cache may lack a Secret that was just made.
-const staleFor = 10 * time.Second
-
 // NewStore writes with a client that reads from the cache.
-func NewStore(c client.Client) *Store {
-	return &Store{client: c, namespaces: map[string]*namespaceState{}}
+func NewStore(c client.Client, live client.Reader) *Store {
+	return &Store{client: c, live: live, namespaces: map[string]*namespaceState{}}
 }
 
 // Secret is the metadata of a credentials Secret, to read or watch.
@@ -69,19 +66,21 @@ func (s *Store) namespace(name string) *namespaceState {
 func (s *Store) Find(ctx context.Context, connector types.NamespacedName) (*Record, *Retired, error) {
 	secret := Secret()
 	err := s.client.Get(ctx, NameOf(connector.Namespace), secret)
-	if err != nil && !apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) { // or the cache does not know yet of one that was just made
+		err = s.live.Get(ctx, NameOf(connector.Namespace), secret)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil, nil
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("reading the metadata of Secret %s: %w", NameOf(connector.Namespace), err)
 	}
 	n := s.namespace(connector.Namespace)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	behind := version(secret) < n.version && (err == nil || time.Since(n.written) < staleFor)
-	if behind {
+	if version(secret) < n.version {
 		u := n.users[connector.Name]
 		return u.record, u.retired, nil
-	}
-	if err != nil {
-		return nil, nil, nil
 	}
 	record := decode[Record](secret.Annotations, metadata.AnnotationUserPrefix+connector.Name)
 	retired := decode[Retired](secret.Annotations, retiredPrefix+connector.Name)
@@ -194,7 +193,7 @@ func (s *Store) apply(ctx context.Context, connector types.NamespacedName, owner
 	u := n.users[connector.Name]
 	note(&u)
 	n.users[connector.Name] = u
-	n.version, n.written = version(secret), time.Now()
+	n.version = version(secret)
 	return secret, nil
 }
 

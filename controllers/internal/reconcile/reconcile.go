@@ -87,7 +87,7 @@ func (r *Reconciler[T, S]) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	if r.Finalizer != "" && controllerutil.AddFinalizer(obj, r.Finalizer) {
 		if err := r.patchMetadata(ctx, before, obj); err != nil {
-			return again(err)
+			return again(client.IgnoreNotFound(err))
 		}
 		before = obj.DeepCopyObject().(T)
 		scope = r.Scope(obj)
@@ -99,7 +99,7 @@ func (r *Reconciler[T, S]) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	r.SetStatus(scope, err, failed)
 	r.setProgress(obj, err)
 	if patchErr := r.patchStatus(ctx, before, obj); patchErr != nil {
-		return again(patchErr)
+		return again(client.IgnoreNotFound(patchErr))
 	}
 	r.record(before, obj)
 	return r.result(err, r.next(scope))

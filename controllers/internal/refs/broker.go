@@ -3,6 +3,7 @@ package refs
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,8 +18,8 @@ import (
 // defaultBroker is the name of the Broker that serves Integrations which name none.
 const defaultBroker = "default"
 
-// Broker of an Integration: the one that it names or, where it names none, the one called default in its own namespace or else in the
-// operator's. The error is an outcome (BrokerNotFound, NotAllowed) or the reader's.
+// Broker of an Integration: the one that it names or, where it names none, the one that holds its streams already, else the one called default
+// in its own namespace or else in the operator's. The error is an outcome (BrokerNotFound, NotAllowed) or the reader's.
 func Broker(ctx context.Context, c client.Reader, operatorNamespace string, i *v1alpha1.Integration) (*v1alpha1.Broker, error) {
 	candidates := []types.NamespacedName{{Namespace: i.Namespace, Name: defaultBroker}, {Namespace: operatorNamespace, Name: defaultBroker}}
 	if ref := i.Spec.BrokerRef; ref != nil {
@@ -27,6 +28,8 @@ func Broker(ctx context.Context, c client.Reader, operatorNamespace string, i *v
 			namespace = string(*ref.Namespace)
 		}
 		candidates = []types.NamespacedName{{Namespace: namespace, Name: string(ref.Name)}}
+	} else if namespace, name, ok := strings.Cut(i.Status.Broker, "/"); ok {
+		candidates = []types.NamespacedName{{Namespace: namespace, Name: name}}
 	}
 	for _, key := range candidates {
 		broker := &v1alpha1.Broker{}
@@ -36,6 +39,9 @@ func Broker(ctx context.Context, c client.Reader, operatorNamespace string, i *v
 			return nil, fmt.Errorf("reading Broker %s: %w", key, err)
 		}
 		return broker, allowed(ctx, c, broker, i.Namespace)
+	}
+	if i.Spec.BrokerRef == nil && i.Status.Broker != "" {
+		return nil, notFound("Broker %s, which holds the streams, does not exist any more: create it again, or delete this Integration", i.Status.Broker)
 	}
 	if i.Spec.BrokerRef != nil {
 		return nil, notFound("there is no Broker %s: create it, or correct spec.brokerRef", candidates[0])

@@ -152,7 +152,11 @@ var _ = JustAfterEach(func(ctx SpecContext) {
 		return
 	}
 	for _, obj := range all(ctx) {
-		AddReportEntry(fmt.Sprintf("%T %s/%s", obj, obj.GetNamespace(), obj.GetName()), conditionsOf(obj))
+		text := ""
+		for _, c := range conditionsOf(obj) {
+			text += fmt.Sprintf("%s=%s/%s %s\n", c.Type, c.Status, c.Reason, c.Message)
+		}
+		AddReportEntry(fmt.Sprintf("%T %s/%s", obj, obj.GetNamespace(), obj.GetName()), text)
 	}
 })
 
@@ -175,3 +179,5 @@ func all(ctx context.Context) []client.Object {
 	}
 	return out
 }
+
+func typeName(obj client.Object) string { return fmt.Sprintf("%T", obj) }

@@ -2,6 +2,8 @@ package operator_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	. "github.com/onsi/ginkgo/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -219,7 +222,7 @@ func (p *pods) report(ctx context.Context, connector types.NamespacedName, pod *
 		return
 	}
 	nc := p.voice[id]
-	if nc == nil {
+	if nc == nil || nc.IsClosed() { // refused: the operator has written another credential
 		var err error
 		if nc, err = p.login(ctx, connector); err != nil {
 			return
@@ -242,7 +245,7 @@ func (p *pods) login(ctx context.Context, connector types.NamespacedName) (*nats
 	if err != nil {
 		return nil, err
 	}
-	return broker.Dial(creds, nats.CustomInboxPrefix(contract.InboxPrefix(connector.Namespace, connector.Name)))
+	return dial(creds, nats.CustomInboxPrefix(contract.InboxPrefix(connector.Namespace, connector.Name)))
 }
 
 func (p *pods) hush(id string) {
@@ -263,4 +266,33 @@ func credentialsOf(ctx context.Context, ns, connector string) ([]byte, error) {
 		return nil, fmt.Errorf("no key %s.creds", connector)
 	}
 	return creds, nil
+}
+
+// dial the suite's broker with credentials in .creds format.
+func dial(creds []byte, options ...nats.Option) (*nats.Conn, error) {
+	token, err := nkeys.ParseDecoratedJWT(creds)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := nkeys.ParseDecoratedUserNKey(creds)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(broker.Client().CA))
+	options = append([]nats.Option{
+		nats.UserJWT(func() (string, error) { return token, nil }, pair.Sign),
+		nats.Secure(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}),
+		nats.ReconnectWait(100 * time.Millisecond), nats.MaxReconnects(-1),
+	}, options...)
+	return nats.Connect(broker.URL(), options...)
+}
+
+// accepted tells whether the broker takes credentials.
+func accepted(creds []byte) error {
+	nc, err := dial(creds)
+	if err == nil {
+		nc.Close()
+	}
+	return err
 }

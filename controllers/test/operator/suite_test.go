@@ -238,6 +238,18 @@ func newNamespace(ctx SpecContext) string {
 		GenerateName: "op-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}}
 	Expect(api.Create(ctx, ns)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) {
+		for _, obj := range all(ctx) {
+			if obj.GetNamespace() == ns.Name {
+				remove(ctx, obj)
+			}
+		}
+		for _, obj := range all(ctx) {
+			if obj.GetNamespace() == ns.Name {
+				Eventually(gone(ctx, obj)).WithTimeout(30 * time.Second).Should(Succeed())
+			}
+		}
+	})
 	return ns.Name
 }
 
