@@ -1,8 +1,9 @@
 ##@ Tests
 
 # What `make test` runs, in this order; a suite is the target verify, or test-<suite>.
-SUITES ?= verify unit-operator unit-connectors unit-tools api integration e2e
-# Which packages are whose: integration tests are those that make servers; e2e.mk names its own; every other test is a unit test.
+SUITES ?= verify unit-operator unit-connectors unit-tools dataplane api integration e2e
+# Which packages are whose: those that need servers take longer than a unit test may; e2e.mk names its own; every other test is a unit test.
+DATAPLANE   := /connectors/(engine|conformance)
 INTEGRATION := /controllers/test/|/test/integration
 NOT_UNIT    := $(INTEGRATION)|/connectors/|/test/(api|cluster|demo|e2e|verify)
 # The etcd, kube-apiserver and kubectl of envtest: the local cluster's, unless you have others.
@@ -28,12 +29,16 @@ test-unit-operator: ## Run the unit tests of everything but the connectors.
 	$(call go-test,unit-operator,-timeout=5m $$(go list ./... | grep -Ev '$(NOT_UNIT)'))
 
 .PHONY: test-unit-connectors
-test-unit-connectors: ## Run the unit tests of the data plane (RACE=-race finds data races), on real servers of the systems.
-	$(call go-test,unit-connectors,$(RACE) -timeout=10m ./connectors/...)
+test-unit-connectors: ## Run the unit tests of the connectors; RACE=-race finds data races.
+	$(call go-test,unit-connectors,$(RACE) -timeout=5m $$(go list ./connectors/... | grep -Ev '$(DATAPLANE)'))
 
 .PHONY: test-unit-tools
 test-unit-tools: ## Run the unit tests of hack/cluster, which is a module of its own.
 	$(call go-test,unit-tools,-timeout=5m . ./internal/...,,hack/cluster)
+
+.PHONY: test-dataplane
+test-dataplane: ## Run the engine and the behaviour suite of every system, on real brokers and systems; RACE=-race finds data races.
+	$(call go-test,dataplane,$(RACE) -timeout=15m $$(go list ./connectors/... | grep -E '$(DATAPLANE)'))
 
 .PHONY: test-api
 test-api: ## Run the API tests on a real API server: samples, refusals, defaults.
