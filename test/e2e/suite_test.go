@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,6 +56,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	if !installed {
 		DeferCleanup(func(ctx SpecContext) { Expect(on.Uninstall(ctx)).To(Succeed()) }, NodeTimeout(3*time.Minute))
 	}
+	DeferCleanup(nothingIsLeft, NodeTimeout(4*time.Minute))
 	DeferCleanup(func() { Expect(measured.write(filepath.Join(on.Root, "out", "e2e-measures.json"))).To(Succeed()) })
 
 	host, err := on.HostAddress(ctx)
@@ -77,14 +79,30 @@ func managerDeployment() *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: cluster.OperatorNamespace, Name: cluster.ManagerDeployment}}
 }
 
-// makeNamespace that demands restricted pods, and goes when the spec (or the suite) ends.
+// makeNamespace that demands restricted pods. When the spec ends its deletion begins, and at the end of the suite it must be gone:
+// pods take their time, and the next spec need not wait for them.
 func makeNamespace(ctx context.Context, name string) {
 	GinkgoHelper()
 	Expect(on.DeleteNamespace(ctx, name)).To(Succeed(), "left over from an earlier run")
 	Expect(on.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{e2eLabel: "yes", "pod-security.kubernetes.io/enforce": "restricted"},
 	}})).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) { Expect(on.DeleteNamespace(ctx, name)).To(Succeed()) }, NodeTimeout(4*time.Minute))
+	DeferCleanup(func(ctx SpecContext) {
+		_, err := on.Run(ctx, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+		Expect(err).NotTo(HaveOccurred())
+	}, NodeTimeout(time.Minute))
+}
+
+// nothingIsLeft of the suite in the cluster: registered first, hence run after everything else.
+func nothingIsLeft(ctx SpecContext) {
+	Eventually(ctx, func() ([]string, error) {
+		namespaces, err := on.Clientset.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: e2eLabel})
+		var names []string
+		for _, n := range namespaces.Items {
+			names = append(names, n.Name+": "+fmt.Sprint(n.Status.Conditions))
+		}
+		return names, err
+	}).WithTimeout(3*time.Minute).Should(BeEmpty(), "namespaces that do not go away")
 }
 
 // makeBroker for the namespaces of this suite, and wait until it is Ready.
