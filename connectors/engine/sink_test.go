@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -597,6 +598,36 @@ func TestTimeoutIsUnavailable(t *testing.T) {
 	})
 	hang.Store(false)
 	within(t, 10*time.Second, "delivered", func() bool { return f.count() == 3 })
+	if n := len(s.Messages("ns_in_dead")); n != 0 {
+		t.Error(n, "dead letters")
+	}
+}
+
+// TestSecretsChange: a refused password is reported, costs nothing, and the right one makes messages flow soon after it is mounted.
+func TestSecretsChange(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	f := newFakeSink()
+	dir := t.TempDir()
+	kubeletWrite(t, dir, "1", map[string]string{contract.FilePassword: "old"})
+	f.write = func(*sdk.Delivery) error {
+		if password, err := readSecret(filepath.Join(dir, contract.FilePassword)); err != nil || string(password) != "new" {
+			return sdk.Unavailable(contract.ReasonAuthenticationFailed, errors.New("db:5432 refuses the password"))
+		}
+		return nil
+	}
+	o := sinkPod(t, s, f, 10*time.Second, routeConfig("r", "d"))
+	o.secrets = dir
+	startPod(t, o)
+	ids := publishMany(s, 0, 100)
+	report(t, s, "snk", "pod-1", "AuthenticationFailed", 5*time.Second, func(r contract.Report) bool {
+		return !r.System.OK && r.System.Reason == contract.ReasonAuthenticationFailed
+	})
+	// Long enough for the probes to be far apart.
+	time.Sleep(2 * time.Second)
+	kubeletWrite(t, dir, "2", map[string]string{contract.FilePassword: "new"})
+	within(t, 3*time.Second, "all delivered", func() bool { m, _ := f.missing(ids); return len(m) == 0 })
+	report(t, s, "snk", "pod-1", "connected", 3*time.Second, func(r contract.Report) bool { return r.System.OK && len(r.Routes) == 0 })
 	if n := len(s.Messages("ns_in_dead")); n != 0 {
 		t.Error(n, "dead letters")
 	}
