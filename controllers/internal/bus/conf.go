@@ -67,7 +67,7 @@ func (c ServerConfig) static() string {
 	line("port: %d", PortClient)
 	line("http: %q", fmt.Sprintf("0.0.0.0:%d", PortMonitor))
 	line("max_payload: %d", contract.MaxMessageSize+contract.MaxHeaderSize)
-	line("max_control_line: 4096")
+	line("max_control_line: 1048576") // a user's JWT is one line, and grows with the Routes that end in a sink
 	line("write_deadline: \"10s\"")
 	line("ping_interval: \"10s\"")
 	line("ping_max: 2")
