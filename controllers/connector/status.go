@@ -144,6 +144,9 @@ func connected(s *scope) (metav1.ConditionStatus, string, string) {
 		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "there are no pods yet"
 	}
 	present, former := split(s)
+	if len(present.unheard) > 0 {
+		s.again(contract.ReportTimeout) // to find out whether it has fallen silent
+	}
 	heard := present
 	if len(heard.states) == 0 && len(former.states) > 0 {
 		heard = former
@@ -157,12 +160,11 @@ func connected(s *scope) (metav1.ConditionStatus, string, string) {
 			return metav1.ConditionFalse, reason, st.Message
 		}
 	}
-	if len(heard.states) == 0 || len(heard.silent) > 0 {
-		message := "no pod has reported"
-		if len(heard.silent) > 0 {
-			message = fmt.Sprintf("pod %s has not reported for %s", heard.silent[0], contract.ReportTimeout)
-		}
-		return metav1.ConditionUnknown, v1alpha1.ReasonNoReport, message
+	if len(heard.silent) > 0 {
+		return metav1.ConditionUnknown, v1alpha1.ReasonNoReport, fmt.Sprintf("pod %s has not reported for %s", heard.silent[0], contract.ReportTimeout)
+	}
+	if len(heard.states) == 0 {
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "no pod has reported yet"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonConnected, s.system.Endpoint
 }
@@ -171,8 +173,8 @@ func connected(s *scope) (metav1.ConditionStatus, string, string) {
 type voices struct {
 	// states of the pods that reported, by pod: the one that is not OK if there is one.
 	states []contract.State
-	// silent pods have been ready for longer than a report may take.
-	silent []string
+	// silent pods have been ready for longer than a report may take; unheard ones may still report.
+	silent, unheard []string
 }
 
 // split the pods' reports into those of the present configuration and of former ones. Pods that drain speak for nobody.
@@ -193,8 +195,11 @@ func split(s *scope) (present, former voices) {
 				v.states = append(v.states, worst(r.Report))
 			}
 		}
-		if !found && readyFor(p, s) {
+		switch {
+		case !found && readyFor(p, s):
 			v.silent = append(v.silent, p.Name)
+		case !found:
+			v.unheard = append(v.unheard, p.Name)
 		}
 	}
 	return present, former

@@ -11,6 +11,7 @@ import (
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/conditions"
+	"github.com/metip/metip/controllers/internal/reconcile"
 )
 
 // lowSpace is the share of a stream's size, in percent, above which storage counts as low; healthySpace the one below which it is healthy again.
@@ -82,12 +83,12 @@ func low(what string, part, whole int64, field string) string {
 // count of objects that are ready, and which are not.
 type count struct {
 	ready, all int
-	// notReady are the first few, with why; more is how many others there are.
-	notReady []string
-	more     int
+	// broken objects, with why, and those that are on their way: the first few of each, and how many others there are.
+	broken, coming         []string
+	moreBroken, moreComing int
 }
 
-func (c count) String() string { return fmt.Sprintf("%d/%d", c.ready, c.all) }
+func (c *count) String() string { return fmt.Sprintf("%d/%d", c.ready, c.all) }
 
 // maxNamed objects in a message.
 const maxNamed = 3
@@ -95,25 +96,28 @@ const maxNamed = 3
 func (c *count) add(kind, name string, generation int64, list []metav1.Condition) {
 	c.all++
 	ready := meta.FindStatusCondition(list, v1alpha1.ConditionReady)
-	if ready != nil && ready.Status == metav1.ConditionTrue && ready.ObservedGeneration == generation {
+	switch {
+	case reconcile.UnderWay(ready) || ready.ObservedGeneration != generation:
+		keep(&c.coming, &c.moreComing, kind+" "+name)
+	case ready.Status == metav1.ConditionTrue:
 		c.ready++
-		return
+	default:
+		keep(&c.broken, &c.moreBroken, kind+" "+name+": "+ready.Reason+": "+ready.Message)
 	}
-	if len(c.notReady) == maxNamed {
-		c.more++
-		return
-	}
-	text := fmt.Sprintf("%s %s", kind, name)
-	if ready != nil {
-		text += ": " + ready.Reason + ": " + ready.Message
-	}
-	c.notReady = append(c.notReady, text)
 }
 
-func (c count) message() string {
-	out := strings.Join(c.notReady, "; ")
-	if c.more > 0 {
-		out += fmt.Sprintf("; and %d more", c.more)
+func keep(list *[]string, more *int, text string) {
+	if len(*list) == maxNamed {
+		*more++
+		return
+	}
+	*list = append(*list, text)
+}
+
+func say(list []string, more int) string {
+	out := strings.Join(list, "; ")
+	if more > 0 {
+		out += fmt.Sprintf("; and %d more", more)
 	}
 	return out
 }
@@ -145,9 +149,13 @@ func setReady(set conditions.Setter, connectors, routes count) {
 		return
 	}
 	switch {
+	case len(connectors.broken) > 0:
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonConnectorsNotReady, say(connectors.broken, connectors.moreBroken))
+	case len(routes.broken) > 0:
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRoutesNotReady, say(routes.broken, routes.moreBroken))
 	case connectors.ready < connectors.all:
-		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonConnectorsNotReady, connectors.message())
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "on the way: "+say(connectors.coming, connectors.moreComing))
 	case routes.ready < routes.all:
-		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRoutesNotReady, routes.message())
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "on the way: "+say(routes.coming, routes.moreComing))
 	}
 }

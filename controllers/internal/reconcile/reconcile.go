@@ -151,7 +151,7 @@ func (r *Reconciler[T, S]) setProgress(obj T, err error) {
 	case err != nil && class == outcome.Terminal:
 		set.True(v1alpha1.ConditionStalled, e.Reason, err.Error())
 		set.Remove(v1alpha1.ConditionReconciling)
-	case ready != nil && ready.Status != metav1.ConditionTrue && (err != nil || underWay[ready.Reason]):
+	case ready != nil && ready.Status != metav1.ConditionTrue && (err != nil || underWay[ready.Reason] || ready.Reason == v1alpha1.ReasonPodsNotReady):
 		set.Remove(v1alpha1.ConditionStalled)
 		set.True(v1alpha1.ConditionReconciling, v1alpha1.ReasonProgressing, ready.Message)
 	default:
@@ -160,13 +160,16 @@ func (r *Reconciler[T, S]) setProgress(obj T, err error) {
 	}
 }
 
-// underWay are the reasons for not being Ready that mean that the operator, or Kubernetes on its behalf, is at work.
+// underWay are the reasons for not being Ready that pass by themselves: the operator, or Kubernetes on its behalf, is at work.
 var underWay = map[string]bool{
-	v1alpha1.ReasonPending:        true,
-	v1alpha1.ReasonProgressing:    true,
-	v1alpha1.ReasonPodsNotReady:   true,
-	v1alpha1.ReasonBrokerNotReady: true,
+	v1alpha1.ReasonPending:                  true,
+	v1alpha1.ReasonProgressing:              true,
+	v1alpha1.ReasonBrokerNotReady:           true,
+	v1alpha1.ReasonIntegrationNotProgrammed: true,
 }
+
+// UnderWay tells whether an object with this condition Ready is on its way there, as far as anybody knows.
+func UnderWay(ready *metav1.Condition) bool { return ready == nil || underWay[ready.Reason] }
 
 // patchStatus writes the status when it changed, and only what changed of it.
 func (r *Reconciler[T, S]) patchStatus(ctx context.Context, before, obj T) error {
@@ -190,7 +193,7 @@ func (r *Reconciler[T, S]) patchMetadata(ctx context.Context, before, obj T) err
 	return nil
 }
 
-// record an Event when Ready turned, or has another reason.
+// record an Event when Ready turned, or is False for another reason. What passes by itself on the way up is no event.
 func (r *Reconciler[T, S]) record(before, obj T) {
 	was, _ := r.Status(before)
 	is, _ := r.Status(obj)
@@ -198,14 +201,16 @@ func (r *Reconciler[T, S]) record(before, obj T) {
 	if now == nil || old != nil && old.Status == now.Status && old.Reason == now.Reason {
 		return
 	}
-	if now.Status == metav1.ConditionUnknown && (old == nil || old.Status == metav1.ConditionUnknown) {
-		return // still on its way for the first time
+	wasReady := old != nil && old.Status == metav1.ConditionTrue
+	switch {
+	case now.Status == metav1.ConditionTrue:
+		Record(r.Events, obj, corev1.EventTypeNormal, now.Reason, now.Message)
+	case underWay[now.Reason], now.Status == metav1.ConditionUnknown && !wasReady:
+	case now.Reason == v1alpha1.ReasonSuspended, now.Reason == v1alpha1.ReasonDeleting:
+		Record(r.Events, obj, corev1.EventTypeNormal, now.Reason, now.Message)
+	default:
+		Record(r.Events, obj, corev1.EventTypeWarning, now.Reason, now.Message)
 	}
-	eventType := corev1.EventTypeWarning
-	if now.Status == metav1.ConditionTrue || underWay[now.Reason] || now.Reason == v1alpha1.ReasonSuspended || now.Reason == v1alpha1.ReasonDeleting {
-		eventType = corev1.EventTypeNormal
-	}
-	Record(r.Events, obj, eventType, now.Reason, now.Message)
 }
 
 // maxNote is the longest note that the API server takes in an Event.

@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -59,7 +60,7 @@ var _ = Describe("The operator at rest", Serial, func() {
 		expectReady(ctx, sink, route)
 		time.Sleep(2 * resync)
 		calls := manager.writes.list()
-		AddReportEntry(fmt.Sprintf("%d writes for a sink and its Route", len(calls)), calls)
+		AddReportEntry(fmt.Sprintf("%d writes for a sink and its Route", len(calls)), strings.Join(calls, "\n"))
 		Expect(len(calls)).To(BeNumerically("<=", 24))
 	})
 })
