@@ -8,10 +8,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // The flows that can be picked.
@@ -38,6 +42,7 @@ func main() {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
+	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := bench(ctx, o); err != nil {
@@ -95,6 +100,10 @@ func bench(ctx context.Context, o options) (err error) {
 		_, _ = fmt.Fprintln(os.Stderr, "logs are in", dir)
 	} else {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	if raw, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _, _ := strings.Cut(string(raw), " ")
+		_, _ = fmt.Fprintf(os.Stderr, "%d processors, load average %s before the first load: what else runs shows in the figures\n", runtime.NumCPU(), load)
 	}
 	began := time.Now()
 	var figures results
