@@ -172,7 +172,7 @@ func (p *publisher) attempt(ctx context.Context, g *group) error {
 			n++
 		}
 	}
-	g.left.Store(int32(n)) //nolint:gosec // a call's messages are far fewer than 2^31
+	g.left.Store(int32(n))
 	for i := range g.items {
 		item := &g.items[i]
 		if item.stored {
