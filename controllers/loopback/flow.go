@@ -8,10 +8,14 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/bus"
+	"github.com/metip/metip/controllers/internal/compile"
 )
 
 // DeduplicationWindow of the streams: the API's default.
 const DeduplicationWindow = 5 * time.Minute
+
+// Delivery of a Route that leaves everything out.
+func Delivery() contract.Delivery { return compile.Delivery() }
 
 // Flow is a source, a Route and a sink in an Integration of their own.
 type Flow struct{ Integration, Source, Route, Destination, Sink string }
@@ -43,7 +47,7 @@ func (b *Broker) Prepare(ctx context.Context, f Flow) (u Users, err error) {
 			contract.EventFilter(Namespace, f.Integration, f.Source, ""),
 			contract.MarkSubject(Namespace, f.Integration),
 		},
-		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: 90 * time.Second,
+		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait(Delivery()),
 	}); err != nil {
 		return u, err
 	}

@@ -33,10 +33,7 @@ func startMetIP(ctx context.Context, s *server, name, binary, to, profile string
 		Routes: []contract.Route{{
 			Name: f.Route, UID: f.Route, Generation: 1, Destination: f.Destination, Integration: f.Integration,
 			Stream: f.Stream(), Durable: f.Durable(),
-			Delivery: contract.Delivery{
-				Timeout: contract.Duration(30 * time.Second), Attempts: 10,
-				Backoff: contract.Duration(time.Second), MaxBackoff: contract.Duration(5 * time.Minute),
-			},
+			Delivery: loopback.Delivery(),
 		}},
 	}
 	var address string
