@@ -89,6 +89,7 @@ func (r *Reconciler) kind() *reconcile.Reconciler[*v1alpha1.Broker, *scope] {
 				{Condition: v1alpha1.ConditionAccepted, Run: r.accept},
 				{Condition: v1alpha1.ConditionResolvedRefs, Run: r.resolve},
 				{Condition: v1alpha1.ConditionDeployed, Run: r.deploy},
+				{Condition: v1alpha1.ConditionConnected, Run: await},
 			},
 			SetStatus: setStatus,
 			Gone:      r.gone,

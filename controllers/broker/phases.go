@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -17,6 +18,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/children"
+	"github.com/metip/metip/controllers/internal/conditions"
 	"github.com/metip/metip/controllers/internal/outcome"
 )
 
@@ -68,6 +70,14 @@ func (r *Reconciler) resolve(ctx context.Context, s *scope) error {
 	s.connection, s.connected = r.Sessions.Connection(s.key())
 	if s.connection.Live {
 		s.health, s.healthErr = r.Sessions.Health(ctx, s.key())
+	}
+	return nil
+}
+
+// await leaves the status of a Broker that was connected as it is while a new session connects: the operator's restart is no news.
+func await(_ context.Context, s *scope) error {
+	if conditions.IsTrue(s.broker.Status.Conditions, v1alpha1.ConditionConnected, s.broker.Generation) && connecting(s) {
+		return outcome.Hold(time.Second, "connecting")
 	}
 	return nil
 }

@@ -98,11 +98,17 @@ func setConnectedCondition(s *scope, set conditions.Setter, reached bool) {
 		set.Unknown(v1alpha1.ConditionConnected, v1alpha1.ReasonPending, "the operator has no credentials to connect with yet")
 	case c.Live:
 		set.True(v1alpha1.ConditionConnected, v1alpha1.ReasonConnected, "the broker answers the operator")
-	case c.Err == nil && s.now.Sub(c.Since) < unreachableAfter:
+	case connecting(s):
 		set.Unknown(v1alpha1.ConditionConnected, v1alpha1.ReasonPending, "the operator is connecting")
 	default:
 		set.False(v1alpha1.ConditionConnected, v1alpha1.ReasonBrokerUnreachable, unreachableMessage(s))
 	}
+}
+
+// connecting tells whether a session has just been made and nothing has gone wrong yet.
+func connecting(s *scope) bool {
+	c := s.connection
+	return s.connected && !c.Live && c.Err == nil && s.now.Sub(c.Since) < unreachableAfter
 }
 
 func unreachableMessage(s *scope) string {
