@@ -15,7 +15,7 @@ import (
 // What is killed in mid-flow costs nothing: every accepted record arrives, none twice, none invented.
 var _ = Describe("Kill -9 in mid-flow", func() {
 	// the rate is such that records are on their way at each kill
-	const perSecond, kills = 250, 3
+	const perSecond, kills = 250, 2
 
 	killed := func(ctx context.Context, f *testFlow, victim func() (namespace, pod string)) {
 		GinkgoHelper()
@@ -86,7 +86,7 @@ var _ = Describe("A broker pod deleted in mid-flow", func() {
 	)
 })
 
-const operatorSelector = "app.kubernetes.io/name=metip,app.kubernetes.io/component=manager"
+const operatorSelector = "app.kubernetes.io/name=metip-manager"
 
 func brokerSelector(broker types.NamespacedName) string {
 	return "bus.metip.dev/broker=" + broker.Name
