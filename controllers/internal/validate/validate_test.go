@@ -1,0 +1,53 @@
+package validate
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/outcome"
+)
+
+func TestPositions(t *testing.T) {
+	sink := func(path v1alpha1.Template, headers map[string]v1alpha1.Template) *v1alpha1.Connector {
+		return &v1alpha1.Connector{Spec: v1alpha1.ConnectorSpec{Sink: &v1alpha1.Sink{HTTP: &v1alpha1.HTTPSink{
+			URL: "http://x", Request: &v1alpha1.HTTPRequest{Path: path, Headers: headers},
+		}}}}
+	}
+	route := func(change func(*v1alpha1.RouteSpec)) *v1alpha1.Route {
+		r := &v1alpha1.Route{Spec: v1alpha1.RouteSpec{
+			From: []v1alpha1.RouteFrom{{Connector: "in"}}, To: []v1alpha1.Destination{{Name: "out", Connector: "out"}},
+		}}
+		change(&r.Spec)
+		return r
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"a good Route", Outcome(Route(route(func(*v1alpha1.RouteSpec) {}))), ""},
+		{"filter", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Filter = "data.x ==" }))), "spec.filter: line 1, column 10"},
+		{"second line", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Filter = "true &&\n  nosuch(1)" }))), "spec.filter: line 2, column"},
+		{"not a condition", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Filter = "1 + 1" }))), "spec.filter: line 1"},
+		{"step", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.Steps = []v1alpha1.Step{{Filter: "true"}, {Transform: &v1alpha1.Transform{JQ: ".a |"}}}
+		}))), "spec.steps[1].transform.jq: line 1"},
+		{"destination", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.To[0].Filter = "(" }))), "spec.to[out].filter: line 1"},
+		{"operation", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To[0].Operation = &v1alpha1.Operation{Postgres: &v1alpha1.PostgresWrite{Columns: map[string]v1alpha1.Expression{"id": "data..id"}}}
+		}))), "spec.to[out].operation.postgres.columns[id]: line 1"},
+		{"cycle", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.To[0].Connector = "in" }))), "spec.to[out].connector: a Route cannot deliver"},
+		{"path", Outcome(Connector(sink("/{data.}", nil), nil)), "spec.sink.http.request.path: line 1"},
+		{"header", Outcome(Connector(sink("", map[string]v1alpha1.Template{"X-A": "{"}), nil)), "spec.sink.http.request.headers[X-A]: line 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			switch {
+			case c.want == "" && c.err != nil:
+				t.Errorf("refused: %v", c.err)
+			case c.want != "" && (c.err == nil || !strings.HasPrefix(c.err.Error(), c.want) || !outcome.IsTerminal(c.err)):
+				t.Errorf("%v, want %q", c.err, c.want)
+			}
+		})
+	}
+}
