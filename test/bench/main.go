@@ -63,8 +63,8 @@ func parse(args []string) (o options, err error) {
 	f.IntVar(&o.pipeline.rounds, "rounds", 3, "rounds of each load; the median is reported")
 	f.IntVar(&o.pipeline.connections, "connections", 32, "connections of the load")
 	f.IntVar(&o.pipeline.rate, "rate", 500, "messages a second of the open loop")
-	f.DurationVar(&o.pipeline.closed, "closed", 5*time.Second, "duration of a closed loop")
-	f.DurationVar(&o.pipeline.open, "open", 8*time.Second, "duration of an open loop")
+	f.DurationVar(&o.pipeline.closed, "closed", 4*time.Second, "duration of a closed loop")
+	f.DurationVar(&o.pipeline.open, "open", 6*time.Second, "duration of an open loop")
 	f.IntVar(&o.operator.connectors, "objects", 200, "Connectors, and as many Routes, that the operator is given")
 	f.DurationVar(&o.operator.idle, "idle", time.Minute, "how long the operator is watched while nothing changes")
 	if err := f.Parse(args); err != nil {
