@@ -97,7 +97,7 @@ const (
 
 	// ReasonNoReport (Connected, Unknown): no pod has reported for a while.
 	ReasonNoReport = "NoReport"
-	// ReasonBrokerUnreachable (Connected, False or Unknown): the operator, or the pods, cannot talk to the broker.
+	// ReasonBrokerUnreachable (Connected, False or Unknown; StorageHealthy, Unknown): the operator, or the pods, cannot talk to the broker.
 	ReasonBrokerUnreachable = "BrokerUnreachable"
 	// ReasonConnectionFailed (Connected, False): the system cannot be reached; the message has endpoint and error.
 	ReasonConnectionFailed = "ConnectionFailed"

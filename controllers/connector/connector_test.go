@@ -153,7 +153,7 @@ var errTransient = transientError{}
 func TestSettling(t *testing.T) {
 	key := types.NamespacedName{Name: "court"}
 	s := newSettler()
-	at := func(d time.Duration) time.Time { return now.Add(d) }
+	at := now.Add
 	for _, step := range []struct {
 		at     time.Duration
 		wanted string

@@ -38,7 +38,9 @@ func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 	}
 	if i.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDelete && i.Status.Broker != "" {
 		message := fmt.Sprintf("released although its streams on Broker %s could not be deleted: %v", i.Status.Broker, err)
-		reconcile.Record(r.Events, i, corev1.EventTypeWarning, v1alpha1.ReasonDataLeftBehind, message)
+		if !terminating { // which takes no Events
+			reconcile.Record(r.Events, i, corev1.EventTypeWarning, v1alpha1.ReasonDataLeftBehind, message)
+		}
 		ctrl.LoggerFrom(ctx).Info("data left behind", "broker", i.Status.Broker, "cause", err.Error())
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -144,11 +145,15 @@ func (s *Store) Remove(ctx context.Context, connector types.NamespacedName) erro
 		return err
 	}
 	if _, retired := s.Known(connector); retired != nil {
-		if err := s.Retire(ctx, connector, nil); err != nil {
+		if err := s.Retire(ctx, connector, nil); err != nil && !namespaceLeaves(err) {
 			return err
 		}
 	}
 	secret, err := s.apply(ctx, connector, userOwner(connector.Name), manifest(connector.Namespace), func(u *user) { u.record = nil })
+	if namespaceLeaves(err) { // and has taken the Secret with it
+		s.forget(connector)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -162,6 +167,11 @@ func (s *Store) Remove(ctx context.Context, connector types.NamespacedName) erro
 		return nil
 	}
 	return err
+}
+
+// namespaceLeaves tells whether nothing can be made in a namespace because it is being deleted.
+func namespaceLeaves(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 func (s *Store) forget(connector types.NamespacedName) {

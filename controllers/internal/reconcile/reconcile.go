@@ -82,8 +82,15 @@ func (r *Reconciler[T, S]) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	before := obj.DeepCopyObject().(T)
 	scope := r.Scope(obj)
+	leaving, err := r.namespaceLeaves(ctx, req.Namespace)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	if !obj.GetDeletionTimestamp().IsZero() {
-		return r.finalize(ctx, before, obj, scope)
+		return r.finalize(ctx, before, obj, scope, leaving)
+	}
+	if leaving { // nothing can be made there any more, and the object's own turn comes
+		return ctrl.Result{}, nil
 	}
 	if r.Finalizer != "" && controllerutil.AddFinalizer(obj, r.Finalizer) {
 		if err := r.patchMetadata(ctx, before, obj); err != nil {
@@ -117,8 +124,18 @@ func (r *Reconciler[T, S]) runPhases(ctx context.Context, scope S) (failed strin
 	return "", nil
 }
 
-// finalize lets the object go once Finalize says so.
-func (r *Reconciler[T, S]) finalize(ctx context.Context, before, obj T, scope S) (ctrl.Result, error) {
+// namespaceLeaves tells whether a namespace is being deleted.
+func (r *Reconciler[T, S]) namespaceLeaves(ctx context.Context, name string) (bool, error) {
+	ns := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
+	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, ns)
+	if apierrors.IsNotFound(err) { // or too new for the cache
+		return false, nil
+	}
+	return err == nil && !ns.DeletionTimestamp.IsZero(), err
+}
+
+// finalize lets the object go once Finalize says so. A namespace that leaves takes no Events.
+func (r *Reconciler[T, S]) finalize(ctx context.Context, before, obj T, scope S, leaving bool) (ctrl.Result, error) {
 	if r.Finalizer == "" || !controllerutil.ContainsFinalizer(obj, r.Finalizer) {
 		return ctrl.Result{}, nil
 	}
@@ -132,7 +149,9 @@ func (r *Reconciler[T, S]) finalize(ctx context.Context, before, obj T, scope S)
 		if patchErr := r.patchStatus(ctx, before, obj); patchErr != nil {
 			return again(client.IgnoreNotFound(patchErr))
 		}
-		r.record(before, obj)
+		if !leaving {
+			r.record(before, obj)
+		}
 		return r.result(err, 0)
 	}
 	controllerutil.RemoveFinalizer(obj, r.Finalizer)

@@ -1,6 +1,8 @@
 package operator_test
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -113,5 +115,33 @@ var _ = Describe("Deletion", func() {
 			g.Expect(list.Items).To(ContainElement(HaveField("Reason", "DataLeftBehind")))
 		}).Should(Succeed())
 		Eventually(gone(ctx, named(&corev1.Secret{}, ns, contract.CredentialsSecret))).Should(Succeed())
+	})
+
+	It("goes quietly with its namespace, whatever goes first", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		integration, route := newIntegration(ns), newRoute(ns, "arrests", "custody", "court")
+		source, sink := newSource(ns, "custody"), newSink(ns, "court")
+		create(ctx, integration, source, sink, route)
+		expectReady(ctx, integration, route)
+		creds, err := credentialsOf(ctx, ns, "custody")
+		Expect(err).NotTo(HaveOccurred())
+		namespace := named(&corev1.Namespace{}, "", ns)
+		remove(ctx, namespace)
+		Eventually(func() (corev1.NamespacePhase, error) {
+			err := api.Get(ctx, client.ObjectKeyFromObject(namespace), namespace)
+			return namespace.Status.Phase, err
+		}).Should(Equal(corev1.NamespaceTerminating))
+		time.Sleep(time.Second)
+		manager.writes.reset()
+		// as the namespace controller does: Secrets and children before or after the kinds
+		remove(ctx, named(&corev1.Secret{}, ns, contract.CredentialsSecret), named(&corev1.Service{}, ns, "custody"))
+		remove(ctx, source, integration, route, sink)
+		for _, obj := range []client.Object{integration, route, source, sink} {
+			Eventually(gone(ctx, obj)).Should(Succeed())
+		}
+		Eventually(streamsOf(ctx, ns)).Should(BeEmpty())
+		Eventually(func() error { return accepted(creds) }).Should(MatchError(ContainSubstring("uthorization")))
+		writes := slices.DeleteFunc(manager.writes.list(), func(w string) bool { return !strings.Contains(w, ns) })
+		Expect(writes).To(ConsistOf("PATCH /apis/bus.metip.dev/v1alpha1/namespaces/"+ns+"/integrations/default"), "the finalizer")
 	})
 })
