@@ -265,5 +265,5 @@ func (m *managerRun) nothing(flow string, written requests) {
 
 // managerArguments of the operator's process. Its webhook and metrics have nobody to serve.
 func managerArguments(probe string) []string {
-	return []string{"--image=localhost/metip:dev", "--health-probe-bind-address=" + probe, "--metrics-bind-address=0"}
+	return []string{"--image=localhost/metip:dev", "--webhooks=false", "--health-probe-bind-address=" + probe, "--metrics-bind-address=0"}
 }
