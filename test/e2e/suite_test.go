@@ -104,6 +104,16 @@ func nothingIsLeft(ctx SpecContext) {
 		}
 		return names, err
 	}).WithTimeout(3*time.Minute).Should(BeEmpty(), "namespaces that do not go away")
+	Eventually(ctx, func() ([]string, error) {
+		secrets, err := on.Clientset.CoreV1().Secrets(cluster.OperatorNamespace).List(ctx, metav1.ListOptions{})
+		var names []string
+		for _, s := range secrets.Items {
+			if strings.HasPrefix(s.Name, "metip-broker.e2e-") || strings.HasPrefix(s.Name, "metip-broker."+brokersNamespace+".") {
+				names = append(names, s.Name)
+			}
+		}
+		return names, err
+	}).WithTimeout(time.Minute).Should(BeEmpty(), "keys of Brokers that are gone, whose policy is Delete")
 }
 
 // makeBroker for the namespaces of this suite, and wait until it is Ready.
