@@ -27,12 +27,12 @@ type apiServer struct {
 	audit      *audit
 }
 
-func startAPIServer(ctx context.Context, dir, assets string) (s *apiServer, err error) {
+func startAPIServer(ctx context.Context, dir, assets string) (started *apiServer, err error) {
 	policy, log, err := writeAuditPolicy(dir, operatorUser)
 	if err != nil {
 		return nil, err
 	}
-	s = &apiServer{audit: &audit{path: log}, environment: &envtest.Environment{
+	s := &apiServer{audit: &audit{path: log}, environment: &envtest.Environment{
 		BinaryAssetsDirectory: assets,
 		CRDDirectoryPaths:     []string{filepath.Join("config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
@@ -40,15 +40,15 @@ func startAPIServer(ctx context.Context, dir, assets string) (s *apiServer, err 
 	s.environment.ControlPlane.GetAPIServer().Configure().
 		Append("audit-policy-file", policy).
 		Append("audit-log-path", log)
+	defer func() {
+		if err != nil { // also what Start itself began
+			err = errors.Join(err, s.stop())
+		}
+	}()
 	admin, err := s.environment.Start()
 	if err != nil {
 		return nil, fmt.Errorf("start etcd and kube-apiserver of %s: %w", assets, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.stop())
-		}
-	}()
 	if s.client, err = newClient(admin); err != nil {
 		return nil, err
 	}
