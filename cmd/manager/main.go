@@ -23,12 +23,8 @@ import (
 	metipwebhook "github.com/metip/metip/controllers/webhook"
 )
 
-const (
-	// leaderElectionID names the lease.
-	leaderElectionID = "metip-manager"
-	// shutdownTimeout in which controllers finish their passes.
-	shutdownTimeout = 20 * time.Second
-)
+// shutdownTimeout in which controllers finish their passes.
+const shutdownTimeout = 20 * time.Second
 
 func main() {
 	f := parseFlags()
@@ -49,6 +45,13 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	config.QPS, config.Burst = float32(f.qps), 2*f.qps
+	if f.qps <= 0 {
+		config.QPS = -1
+	}
+	lock, err := leaderLock(config, f.operatorNamespace)
+	if err != nil {
+		return err
+	}
 	scheme := controllers.NewScheme()
 	// The certificate is needed before the cache is there, and its Secret must never be in the cache.
 	direct, err := client.New(config, client.Options{Scheme: scheme})
@@ -70,10 +73,10 @@ func run(ctx context.Context, f flags) error {
 		}),
 		HealthProbeBindAddress:        f.probeAddress,
 		LeaderElection:                f.leaderElect,
-		LeaderElectionID:              leaderElectionID,
-		LeaderElectionNamespace:       f.operatorNamespace,
 		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       new(shutdownTimeout),
+		// A lock of our own, because the usual one records an Event at each start.
+		LeaderElectionResourceLockInterface: lock,
+		GracefulShutdownTimeout:             new(shutdownTimeout),
 	})
 	if err != nil {
 		return err
@@ -136,7 +139,7 @@ func parseFlags() flags {
 	flag.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve metrics over TLS, to those whom RBAC lets get /metrics")
 	flag.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	flag.IntVar(&f.workers, "workers", 4, "objects of each kind that are worked on at a time")
-	flag.IntVar(&f.qps, "api-qps", 100, "requests a second to the API server")
+	flag.IntVar(&f.qps, "api-qps", 0, "requests a second to the API server at most; 0 leaves it to the API server's own fairness")
 	flag.DurationVar(&f.resync, "resync", 30*time.Second, "how often what is on the brokers is compared with what should be there")
 	f.log.BindFlags(flag.CommandLine)
 	flag.Parse()
