@@ -251,3 +251,23 @@ func TestGracePeriodCoversADelivery(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// The data plane may not import the API, hence it repeats the reasons of Connected.
+func TestReasonsOfReportsAreTheAPIs(t *testing.T) {
+	for report, api := range map[string]string{
+		contract.ReasonPending:              v1alpha1.ReasonPending,
+		contract.ReasonConnectionFailed:     v1alpha1.ReasonConnectionFailed,
+		contract.ReasonCredentialsMissing:   v1alpha1.ReasonCredentialsMissing,
+		contract.ReasonAuthenticationFailed: v1alpha1.ReasonAuthenticationFailed,
+		contract.ReasonCertificateInvalid:   v1alpha1.ReasonCertificateInvalid,
+		contract.ReasonSystemError:          v1alpha1.ReasonSystemError,
+		contract.ReasonStreamFull:           v1alpha1.ReasonStreamFull,
+		contract.ReasonDeadLetterFull:       v1alpha1.ReasonDeadLetterFull,
+		contract.ReasonBrokerUnreachable:    v1alpha1.ReasonBrokerUnreachable,
+		contract.ReasonSuspended:            v1alpha1.ReasonSuspended,
+	} {
+		if report != api {
+			t.Errorf("a pod says %q where the API says %q", report, api)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package metrics
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/metip/metip/api/v1alpha1"
+)
+
+func TestCollector(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	condition := func(name string, status metav1.ConditionStatus, reason string) metav1.Condition {
+		return metav1.Condition{Type: name, Status: status, Reason: reason, LastTransitionTime: metav1.Unix(1000, 0)}
+	}
+	good := &v1alpha1.Connector{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "good"}}
+	good.Status.Conditions = []metav1.Condition{condition("Ready", "True", "Ready")}
+	good.Status.CredentialExpiry = &metav1.Time{Time: time.Unix(5000, 0)}
+	down := &v1alpha1.Connector{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "down"}}
+	down.Status.Conditions = []metav1.Condition{condition("Ready", "False", "ConnectionFailed")}
+	held := &v1alpha1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "held"}, Spec: v1alpha1.RouteSpec{Suspend: new(true)}}
+	held.Status.Conditions = []metav1.Condition{condition("Ready", "False", "Suspended"), condition("Suspended", "True", "BacklogHeld")}
+	with := &v1alpha1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "with-its-integration"}}
+	with.Status.Conditions = held.Status.Conditions
+
+	c := &Collector{
+		Reader:      fake.NewClientBuilder().WithScheme(scheme).WithObjects(good, down, held, with).Build(),
+		Certificate: func() time.Time { return time.Unix(9000, 0) },
+	}
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(c); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			got = append(got, fmt.Sprintf("%s{%s} %v", f.GetName(), strings.Join(labels, " "), m.GetGauge().GetValue()))
+		}
+	}
+	want := []string{
+		"metip_connector_credential_expiry_timestamp_seconds{good ns} 5000",
+		"metip_object_not_ready{Connector down ns ConnectionFailed} 1",
+		"metip_object_not_ready{Route held ns Suspended} 1",
+		"metip_object_not_ready{Route with-its-integration ns Suspended} 1",
+		"metip_object_suspended_since_timestamp_seconds{Route held ns} 1000",
+		"metip_objects{Connector False} 1",
+		"metip_objects{Connector True} 1",
+		"metip_objects{Route False} 2",
+		"metip_webhook_certificate_expiry_timestamp_seconds{} 9000",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
