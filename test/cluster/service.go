@@ -19,72 +19,34 @@ import (
 
 var listAll metav1.ListOptions
 
-// Dialer connects to one port of a Service, from this machine. On the local cluster that is the Service's cluster IP; elsewhere a port
-// is forwarded to one of its ready pods, anew whenever that pod is gone.
+// Dialer connects to one port of a Service, from this machine. On the local cluster that is the Service's cluster IP; elsewhere each
+// connection is forwarded to one of its ready pods through the API server.
 type Dialer struct {
 	cluster   *Cluster
 	namespace string
 	service   string
 	port      int32
-
-	lock    chan struct{}
-	forward *forward
-}
-
-type forward struct {
-	address string
-	stop    chan struct{}
-	done    chan struct{}
 }
 
 // Dialer of a Service's port.
 func (c *Cluster) Dialer(namespace, service string, port int32) *Dialer {
-	return &Dialer{cluster: c, namespace: namespace, service: service, port: port, lock: make(chan struct{}, 1)}
+	return &Dialer{cluster: c, namespace: namespace, service: service, port: port}
 }
 
 // Dial the Service. The arguments after the context are ignored: they are there for http.Transport.
 func (d *Dialer) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	address, err := d.Address(ctx)
+	service, err := d.cluster.Clientset.CoreV1().Services(d.namespace).Get(ctx, d.service, metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
-	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
-}
-
-// Address that reaches the Service from this machine.
-func (d *Dialer) Address(ctx context.Context) (string, error) {
-	service, err := d.cluster.Clientset.CoreV1().Services(d.namespace).Get(ctx, d.service, metav1.GetOptions{})
-	if err != nil {
-		return "", err
+	if !d.cluster.Local {
+		return d.cluster.forward(ctx, service, d.port)
 	}
-	if d.cluster.Local {
-		host := service.Spec.ClusterIP
-		if host == corev1.ClusterIPNone || host == "" {
-			return "", fmt.Errorf("service %s/%s has no cluster IP", d.namespace, d.service)
-		}
-		return net.JoinHostPort(host, strconv.Itoa(int(d.port))), nil
+	host := service.Spec.ClusterIP
+	if host == corev1.ClusterIPNone || host == "" {
+		return nil, fmt.Errorf("service %s/%s has no cluster IP", d.namespace, d.service)
 	}
-	d.lock <- struct{}{}
-	defer func() { <-d.lock }()
-	if d.forward != nil {
-		select {
-		case <-d.forward.done:
-		default:
-			return d.forward.address, nil
-		}
-	}
-	if d.forward, err = d.cluster.forward(ctx, service, d.port); err != nil {
-		return "", err
-	}
-	return d.forward.address, nil
-}
-
-// Close stops forwarding.
-func (d *Dialer) Close() {
-	if d.forward != nil {
-		close(d.forward.stop)
-		d.forward = nil
-	}
+	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(d.port))))
 }
 
 // HTTPClient of the Service: requests to any host go to it.
@@ -97,7 +59,7 @@ func (d *Dialer) HTTPClient(timeout time.Duration) *http.Client {
 	}
 }
 
-func (c *Cluster) forward(ctx context.Context, service *corev1.Service, port int32) (*forward, error) {
+func (c *Cluster) forward(ctx context.Context, service *corev1.Service, port int32) (net.Conn, error) {
 	pods, err := c.Clientset.CoreV1().Pods(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})
 	if err != nil {
 		return nil, err
@@ -106,43 +68,50 @@ func (c *Cluster) forward(ctx context.Context, service *corev1.Service, port int
 		pod := &pods.Items[i]
 		target, ok := targetPort(service, pod, port)
 		if ok && podReady(pod) {
-			return c.forwardPod(ctx, pod, target)
+			return c.forwardPod(pod, target)
 		}
 	}
 	return nil, fmt.Errorf("service %s/%s has no ready pod", service.Namespace, service.Name)
 }
 
-func (c *Cluster) forwardPod(ctx context.Context, pod *corev1.Pod, port int32) (*forward, error) {
+// forwardPod opens one connection to a pod, over a stream connection of its own: where several share one, an error of one ends them all.
+func (c *Cluster) forwardPod(pod *corev1.Pod, port int32) (net.Conn, error) {
 	roundTripper, upgrader, err := spdy.RoundTripperFor(c.REST)
 	if err != nil {
 		return nil, err
 	}
 	url := c.Clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: roundTripper}, http.MethodPost, url)
-	f := &forward{stop: make(chan struct{}), done: make(chan struct{})}
-	ready, failed := make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, f.stop, ready, io.Discard, io.Discard)
+	streams, _, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("port-forward to %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	headers := http.Header{}
+	headers.Set(corev1.PortHeader, strconv.Itoa(int(port)))
+	headers.Set(corev1.PortForwardRequestIDHeader, "0")
+	headers.Set(corev1.StreamType, corev1.StreamTypeError)
+	failure, err := streams.CreateStream(headers)
+	if err != nil {
+		return nil, errors.Join(err, streams.Close())
+	}
+	_ = failure.Close() // nothing is written to it
+	headers.Set(corev1.StreamType, corev1.StreamTypeData)
+	data, err := streams.CreateStream(headers)
+	if err != nil {
+		return nil, errors.Join(err, streams.Close())
+	}
+	// a pipe has deadlines, which streams lack
+	ours, theirs := net.Pipe()
 	go func() {
-		defer close(f.done)
-		failed <- forwarder.ForwardPorts()
+		_, _ = io.Copy(data, theirs)
+		_ = data.Close()
 	}()
-	select {
-	case <-ready:
-	case err := <-failed:
-		return nil, errors.Join(fmt.Errorf("port-forward to %s/%s", pod.Namespace, pod.Name), err)
-	case <-ctx.Done():
-		close(f.stop)
-		return nil, ctx.Err()
-	}
-	ports, err := forwarder.GetPorts()
-	if err != nil {
-		return nil, err
-	}
-	f.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local)))
-	return f, nil
+	go func() {
+		_, _ = io.Copy(theirs, data)
+		_ = theirs.Close()
+		_ = streams.Close()
+	}()
+	return ours, nil
 }
 
 func podReady(pod *corev1.Pod) bool {

@@ -35,7 +35,6 @@ type Admin struct {
 	JetStream jetstream.JetStream
 
 	connection *nats.Conn
-	dialer     *cluster.Dialer
 }
 
 // DeadLetter of a destination.
@@ -59,10 +58,10 @@ func Connect(ctx context.Context, c *cluster.Cluster, broker client.ObjectKey) (
 	if err != nil {
 		return nil, err
 	}
-	a := &Admin{dialer: c.Dialer(broker.Namespace, broker.Name, clientPort)}
+	a := &Admin{}
 	host := broker.Name + "." + broker.Namespace + ".svc"
 	a.connection, err = nats.Connect(fmt.Sprintf("tls://%s:%d", host, clientPort),
-		nats.Name("metip-test"), nats.UserJWTAndSeed(token, key), nats.SetCustomDialer(dialer{a.dialer}),
+		nats.Name("metip-test"), nats.UserJWTAndSeed(token, key), nats.SetCustomDialer(dialer{c.Dialer(broker.Namespace, broker.Name, clientPort)}),
 		nats.Secure(&tls.Config{RootCAs: authorities, ServerName: host, MinVersion: tls.VersionTLS12}),
 		nats.Timeout(connectWithin), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.IgnoreAuthErrorAbort())
 	if err != nil {
@@ -75,7 +74,6 @@ func Connect(ctx context.Context, c *cluster.Cluster, broker client.ObjectKey) (
 // Close the connection.
 func (a *Admin) Close() {
 	a.connection.Close()
-	a.dialer.Close()
 }
 
 // Streams by name.

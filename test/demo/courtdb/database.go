@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -74,7 +75,7 @@ func (s *Server) Create(ctx context.Context, name, password string) (*Database, 
 	if err := s.exec(ctx, name, Schema+grants(d.Account)); err != nil {
 		return nil, err
 	}
-	return d, d.Connect(ctx, s.Address("", "", name))
+	return d, d.connect(ctx, s)
 }
 
 // Drop a database and its account, whoever is connected.
@@ -92,13 +93,14 @@ func (s *Server) SetPassword(ctx context.Context, d *Database, password string) 
 		quote(d.Account), literal(password), literal(d.Account)))
 }
 
-// Connect opens a pool with a superuser's address.
-func (d *Database) Connect(ctx context.Context, address string) error {
-	config, err := pgxpool.ParseConfig(address)
+// connect opens a pool of the superuser's.
+func (d *Database) connect(ctx context.Context, s *Server) error {
+	config, err := pgxpool.ParseConfig(s.Address("", "", d.Name))
 	if err != nil {
 		return err
 	}
 	config.MaxConns = 4
+	s.through(&config.ConnConfig.Config)
 	d.pool, err = pgxpool.NewWithConfig(ctx, config)
 	return err
 }
@@ -154,8 +156,26 @@ GRANT SELECT, INSERT, DELETE ON court.metip_received TO %a;
 `, "%a", quote(account))
 }
 
+func (s *Server) superuserConn(ctx context.Context, database string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(s.Address("", "", database))
+	if err != nil {
+		return nil, err
+	}
+	s.through(&config.Config)
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// through the server's own way of being reached, which no name server knows.
+func (s *Server) through(config *pgconn.Config) {
+	if s.dial == nil {
+		return
+	}
+	config.DialFunc = s.dial
+	config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+}
+
 func (s *Server) exec(ctx context.Context, database, statement string) error {
-	conn, err := pgx.Connect(ctx, s.Address("", "", database))
+	conn, err := s.superuserConn(ctx, database)
 	if err != nil {
 		return fmt.Errorf("PostgreSQL at %s:%d: %w", s.Host, s.Port, err)
 	}
@@ -166,7 +186,7 @@ func (s *Server) exec(ctx context.Context, database, statement string) error {
 }
 
 func (s *Server) exists(ctx context.Context, database string) (found bool, err error) {
-	conn, err := pgx.Connect(ctx, s.Address("", "", "postgres"))
+	conn, err := s.superuserConn(ctx, "postgres")
 	if err != nil {
 		return false, fmt.Errorf("PostgreSQL at %s:%d: %w", s.Host, s.Port, err)
 	}

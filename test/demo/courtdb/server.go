@@ -19,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ServiceName is the name that pods find the database by; the server's certificate carries it.
@@ -36,12 +38,13 @@ type Server struct {
 	superuser string
 	password  string
 	as        *syscall.Credential
+	dial      pgconn.DialFunc
 }
 
-// Remote is a server that somebody else runs, reached at an address; caFile holds the authority's certificate.
-func Remote(host string, port int, password, caFile string) (*Server, error) {
+// Remote is a server that somebody else runs, reached through dial; caFile holds the authority's certificate.
+func Remote(host string, port int, password, caFile string, dial pgconn.DialFunc) (*Server, error) {
 	ca, err := os.ReadFile(caFile)
-	return &Server{Host: host, Port: port, CA: string(ca), dir: filepath.Dir(caFile), superuser: superuser, password: password}, err
+	return &Server{Host: host, Port: port, CA: string(ca), dir: filepath.Dir(caFile), superuser: superuser, password: password, dial: dial}, err
 }
 
 // Options of a Server.

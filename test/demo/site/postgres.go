@@ -3,11 +3,8 @@ package site
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -46,16 +43,7 @@ func (s *Site) RunDatabase(ctx context.Context, dir, name string) error {
 	if err := os.WriteFile(caFile, secret["ca.crt"], 0o644); err != nil {
 		return err
 	}
-	address, err := s.dialer(databaseService, 5432).Address(ctx)
-	if err != nil {
-		return err
-	}
-	host, text, _ := strings.Cut(address, ":")
-	port, err := strconv.Atoi(text)
-	if err != nil {
-		return fmt.Errorf("address %s: %w", address, err)
-	}
-	server, err := courtdb.Remote(host, port, string(secret["password"]), caFile)
+	server, err := courtdb.Remote(databaseService, 5432, string(secret["password"]), caFile, s.Cluster.Dialer(s.Namespace, databaseService, 5432).Dial)
 	if err != nil {
 		return err
 	}

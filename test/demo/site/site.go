@@ -48,8 +48,6 @@ type Site struct {
 	CustodyToken, CaseAPIToken string
 	Database                   *courtdb.Database
 	CaseAPI                    *caseapi.Client
-
-	dialers []*cluster.Dialer
 }
 
 // New site in a namespace that exists. Tokens are kept when the namespace has them already, so that a second run changes nothing.
@@ -71,29 +69,20 @@ func New(ctx context.Context, c *cluster.Cluster, namespace string) (*Site, erro
 			return nil, err
 		}
 	}
-	dialer := s.dialer(CaseAPIService, 80)
+	dialer := c.Dialer(namespace, CaseAPIService, 80)
 	s.CaseAPI = &caseapi.Client{URL: "http://" + CaseAPIService, Token: s.CaseAPIToken, HTTP: dialer.HTTPClient(30 * time.Second)}
 	return s, nil
 }
 
-// Close the connections into the cluster.
+// Close the connections to the database.
 func (s *Site) Close() {
-	for _, d := range s.dialers {
-		d.Close()
-	}
 	if s.Database != nil {
 		s.Database.Close()
 	}
 }
 
 // CustodyDialer connects to the custody Connector's Service.
-func (s *Site) CustodyDialer() *cluster.Dialer { return s.dialer(Custody, 80) }
-
-func (s *Site) dialer(service string, port int32) *cluster.Dialer {
-	d := s.Cluster.Dialer(s.Namespace, service, port)
-	s.dialers = append(s.dialers, d)
-	return d
-}
+func (s *Site) CustodyDialer() *cluster.Dialer { return s.Cluster.Dialer(s.Namespace, Custody, 80) }
 
 // UseDatabase makes a database on a server of this machine and tells the namespace where it is and how to log in. Its password is kept
 // when the namespace has it already.
