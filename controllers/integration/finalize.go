@@ -33,7 +33,7 @@ func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 	if nsErr != nil {
 		return nsErr
 	}
-	if !errors.Is(err, errNoBroker) && !terminating && s.now.Sub(i.DeletionTimestamp.Time) < deletionLimit {
+	if mayHold(err, terminating, s.now.Sub(i.DeletionTimestamp.Time)) {
 		return outcome.Wait(v1alpha1.ReasonDeleting, "deleting the streams: %w", err)
 	}
 	if i.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDelete && i.Status.Broker != "" {
@@ -44,6 +44,11 @@ func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 		ctrl.LoggerFrom(ctx).Info("data left behind", "broker", i.Status.Broker, "cause", err.Error())
 	}
 	return nil
+}
+
+// mayHold tells whether data that could not be deleted may hold the Integration, age after its deletion began.
+func mayHold(err error, namespaceTerminating bool, age time.Duration) bool {
+	return !errors.Is(err, errNoBroker) && !namespaceTerminating && age < deletionLimit
 }
 
 // deleteData deletes the streams or, where they are kept, the durable consumers of Routes that are gone: nobody would move their place on.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/metip/metip/api/v1alpha1"
 )
 
 // Class of an error.
@@ -28,7 +30,7 @@ type Error struct {
 	Reason string
 	// Unknown: the condition becomes Unknown instead of False.
 	Unknown bool
-	// Hold: nothing is known yet, so that the status stays as it is.
+	// Hold: nothing is known yet, so that a status that speaks of the present generation stays as it is.
 	Hold bool
 	// After is when to look again; for Terminal, zero means never.
 	After time.Duration
@@ -59,9 +61,9 @@ func Wait(reason, format string, a ...any) *Error {
 	return &Error{Class: Waiting, Reason: reason, After: DefaultWait, Err: fmt.Errorf(format, a...)}
 }
 
-// Hold waits without touching the status: the operator has just started and cannot tell yet.
+// Hold waits without touching a status that speaks of the present generation: the operator has just started and cannot tell yet.
 func Hold(after time.Duration, format string, a ...any) *Error {
-	return &Error{Class: Waiting, Hold: true, After: after, Err: fmt.Errorf(format, a...)}
+	return &Error{Class: Waiting, Hold: true, Reason: v1alpha1.ReasonPending, Unknown: true, After: after, Err: fmt.Errorf(format, a...)}
 }
 
 // Retry is a transient error with a reason of its own.

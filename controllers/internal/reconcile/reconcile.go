@@ -61,7 +61,14 @@ type Reconciler[T client.Object, S any] struct {
 	Events events.EventRecorder
 
 	mu      sync.Mutex
-	patched map[types.NamespacedName]uint64
+	patched map[types.NamespacedName]written
+}
+
+// written is what was written to an object last.
+type written struct {
+	version uint64
+	// released is the UID of an object whose finalizer was removed: it is gone, whatever the cache says.
+	released types.UID
 }
 
 // Reconcile is one pass.
@@ -100,7 +107,7 @@ func (r *Reconciler[T, S]) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		scope = r.Scope(obj)
 	}
 	failed, err := r.runPhases(ctx, scope)
-	if _, e := outcome.Of(err); e != nil && e.Hold {
+	if _, e := outcome.Of(err); e != nil && e.Hold && r.seen(obj) {
 		return ctrl.Result{RequeueAfter: e.After}, nil
 	}
 	r.SetStatus(scope, err, failed)
@@ -124,6 +131,12 @@ func (r *Reconciler[T, S]) runPhases(ctx context.Context, scope S) (failed strin
 	return "", nil
 }
 
+// seen tells whether the status speaks of the present generation.
+func (r *Reconciler[T, S]) seen(obj T) bool {
+	_, observed := r.Status(obj)
+	return *observed == obj.GetGeneration()
+}
+
 // namespaceLeaves tells whether a namespace is being deleted.
 func (r *Reconciler[T, S]) namespaceLeaves(ctx context.Context, name string) (bool, error) {
 	ns := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
@@ -136,7 +149,7 @@ func (r *Reconciler[T, S]) namespaceLeaves(ctx context.Context, name string) (bo
 
 // finalize lets the object go once Finalize says so. A namespace that leaves takes no Events.
 func (r *Reconciler[T, S]) finalize(ctx context.Context, before, obj T, scope S, leaving bool) (ctrl.Result, error) {
-	if r.Finalizer == "" || !controllerutil.ContainsFinalizer(obj, r.Finalizer) {
+	if r.Finalizer == "" || !controllerutil.ContainsFinalizer(obj, r.Finalizer) || r.released(obj) {
 		return ctrl.Result{}, nil
 	}
 	if err := r.Finalize(ctx, scope); err != nil {
@@ -155,8 +168,13 @@ func (r *Reconciler[T, S]) finalize(ctx context.Context, before, obj T, scope S,
 		return r.result(err, 0)
 	}
 	controllerutil.RemoveFinalizer(obj, r.Finalizer)
-	r.forget(client.ObjectKeyFromObject(obj))
-	return again(client.IgnoreNotFound(r.patchMetadata(ctx, before, obj)))
+	if err := r.patchMetadata(ctx, before, obj); err != nil {
+		return again(client.IgnoreNotFound(err))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.patched[client.ObjectKeyFromObject(obj)] = written{released: obj.GetUID()}
+	return ctrl.Result{}, nil
 }
 
 // setProgress sets status.observedGeneration, Reconciling and Stalled.
@@ -284,9 +302,16 @@ func (r *Reconciler[T, S]) remember(obj T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.patched == nil {
-		r.patched = map[types.NamespacedName]uint64{}
+		r.patched = map[types.NamespacedName]written{}
 	}
-	r.patched[client.ObjectKeyFromObject(obj)] = version(obj)
+	r.patched[client.ObjectKeyFromObject(obj)] = written{version: version(obj)}
+}
+
+// released tells whether the finalizer was removed already, although the cache still has it.
+func (r *Reconciler[T, S]) released(obj T) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.patched[client.ObjectKeyFromObject(obj)].released == obj.GetUID()
 }
 
 func (r *Reconciler[T, S]) forget(key types.NamespacedName) {
@@ -299,7 +324,7 @@ func (r *Reconciler[T, S]) forget(key types.NamespacedName) {
 func (r *Reconciler[T, S]) behind(obj T) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return version(obj) < r.patched[client.ObjectKeyFromObject(obj)]
+	return version(obj) < r.patched[client.ObjectKeyFromObject(obj)].version
 }
 
 func version(obj client.Object) uint64 {

@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -170,6 +171,29 @@ var _ = Describe("A broker user", func() {
 		dataside.hold(ns, "court", false)
 		Eventually(revoked).Should(MatchError(ContainSubstring("uthorization")))
 		expectReady(ctx, sink, two)
+	})
+
+	It("is renewed well before it ends, without a gap", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		source := newSource(ns, "custody")
+		create(ctx, newIntegration(ns), source)
+		expectReady(ctx, source)
+		former, err := credentialsOf(ctx, ns, "custody")
+		Expect(err).NotTo(HaveOccurred())
+		change(ctx, named(&corev1.Secret{}, ns, contract.CredentialsSecret), func(s *corev1.Secret) { // as if twenty days had passed
+			var record map[string]any
+			Expect(json.Unmarshal([]byte(s.Annotations["user.bus.metip.dev/custody"]), &record)).To(Succeed())
+			record["expires"] = time.Now().Add(9 * 24 * time.Hour)
+			raw, err := json.Marshal(record)
+			Expect(err).NotTo(HaveOccurred())
+			s.Annotations["user.bus.metip.dev/custody"] = string(raw)
+		})
+		Eventually(func() ([]byte, error) { return credentialsOf(ctx, ns, "custody") }).ShouldNot(Equal(former))
+		renewed, err := credentialsOf(ctx, ns, "custody")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(accepted(renewed)).To(Succeed())
+		Consistently(func() error { return accepted(former) }).WithTimeout(3*time.Second).Should(Succeed(), "pods move over in their own time")
+		expectReady(ctx, source)
 	})
 
 	It("comes back when somebody removes or changes its key", func(ctx SpecContext) {
