@@ -18,7 +18,7 @@ endif
 
 # For this machine; the image has one for the node.
 .PHONY: demo-build
-demo-build:
+demo-build: ## Build the demo's program for this machine.
 	@mkdir -p $(BIN_DIR)
 	@cd $(ROOT) && CGO_ENABLED=0 go build -trimpath -o $(DEMO_BIN) ./$(DEMO_MAIN)
 
