@@ -101,6 +101,7 @@ var _ = Describe("The demo's flow", func() {
 type answer struct {
 	status int
 	body   string
+	header http.Header
 }
 
 // request posts a body to the custody Connector; headers replace the usual ones, an empty value removes one.
@@ -121,5 +122,5 @@ func (f *testFlow) request(ctx context.Context, body string, headers map[string]
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	Expect(err).NotTo(HaveOccurred())
-	return answer{response.StatusCode, string(text)}
+	return answer{response.StatusCode, string(text), response.Header}
 }
