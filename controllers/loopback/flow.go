@@ -47,7 +47,7 @@ func (b *Broker) Prepare(ctx context.Context, f Flow) (u Users, err error) {
 			contract.EventFilter(Namespace, f.Integration, f.Source, ""),
 			contract.MarkSubject(Namespace, f.Integration),
 		},
-		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait(Delivery()),
+		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait,
 	}); err != nil {
 		return u, err
 	}

@@ -66,7 +66,7 @@ func buildDurable(s *scope, d *destination) bus.Durable {
 		Name:    contract.DurableName(route.Namespace, route.Name, string(d.spec.Name)),
 		Filters: compile.Filters(route), Start: start,
 		RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
-		AckWait: compile.AckWait(compile.Delivery(d.spec.Delivery, route.Spec.Delivery, integration.Spec.Delivery)),
+		AckWait: compile.AckWait,
 		Paused:  paused,
 	}
 }

@@ -21,8 +21,9 @@ const (
 	// DefaultDeduplicationWindow is the API's default, for objects that were made without it.
 	DefaultDeduplicationWindow = 5 * time.Minute
 
-	// ackMargin is added to a delivery's timeout: an unacknowledged message comes again after both.
-	ackMargin = 30 * time.Second
+	// AckWait of every durable consumer: what a pod held that died comes again after it. However long a delivery takes, a pod that lives
+	// tells the broker at every third of it that the message is in good hands.
+	AckWait = 15 * time.Second
 )
 
 // Delivery is the effective delivery: each field is the first one that is set, from the destination over the Route to the
@@ -54,9 +55,6 @@ func Delivery(levels ...*v1alpha1.Delivery) contract.Delivery {
 	d.MaxBackoff = max(d.MaxBackoff, d.Backoff)
 	return d
 }
-
-// AckWait of a durable consumer whose messages are delivered so.
-func AckWait(d contract.Delivery) time.Duration { return time.Duration(d.Timeout) + ackMargin }
 
 func first[T any](a, b *T) *T {
 	if a != nil {
