@@ -240,9 +240,10 @@ func (m *measurement) sourceOnly(ctx context.Context, ref, metip *pipeline) erro
 	}
 	refFlow, flow := m.flow("http->stream", nameRef, load), m.flow("http->stream", nameMetIP, load)
 	for _, x := range wayIn() {
-		reference := of(all[nameRef], x.value)
-		m.figures.add(refFlow, x.name, reference, x.unit, x.better)
-		m.figures.add(flow, x.name, of(all[nameMetIP], x.value), x.unit, x.better).against(refFlow, reference)
+		m.figures.add(refFlow, x.name, of(all[nameRef], x.value), x.unit, x.better)
+	}
+	for _, x := range wayIn() {
+		m.figures.add(flow, x.name, of(all[nameMetIP], x.value), x.unit, x.better).against(refFlow, of(all[nameRef], x.value))
 	}
 	return nil
 }
