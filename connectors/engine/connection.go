@@ -99,8 +99,7 @@ func (c *connection) open(cfg *contract.Config, pod string) error {
 		// Nothing is kept for later while the broker is away: what is published then fails at once and is tried again by who waits for it.
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(dialTimeout), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPingsOut), nats.FlusherTimeout(5 * time.Second),
-		nats.ConnectHandler(func(*nats.Conn) { c.setUp() }),
-		nats.ReconnectHandler(func(*nats.Conn) { c.setUp() }),
+		nats.ConnectHandler(c.setUp), nats.ReconnectHandler(c.setUp),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.setDown(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.setDown(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.asyncError(err) }),
@@ -118,7 +117,7 @@ func (c *connection) open(cfg *contract.Config, pod string) error {
 	}
 	c.nc = nc
 	if nc.IsConnected() {
-		c.setUp()
+		c.setUp(nc)
 	}
 	return nil
 }
@@ -166,7 +165,8 @@ func (c *connection) sign(nonce []byte) ([]byte, error) {
 	return key.Sign(nonce)
 }
 
-func (c *connection) setUp() {
+// setUp may run before open has set c.nc: the client tells of its connection from a goroutine of its own.
+func (c *connection) setUp(nc *nats.Conn) {
 	c.mu.Lock()
 	was := c.up
 	if !was {
@@ -176,7 +176,7 @@ func (c *connection) setUp() {
 	if was {
 		return
 	}
-	c.log.Info("connected to the broker", "server", c.nc.ConnectedUrlRedacted())
+	c.log.Info("connected to the broker", "server", nc.ConnectedUrlRedacted())
 	c.tell(func(l listener) {
 		if l.up != nil {
 			l.up()

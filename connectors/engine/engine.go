@@ -251,12 +251,6 @@ func (e *Engine) runSink(ctx, work context.Context) error {
 	}()
 	deliver, stop := context.WithCancelCause(work)
 	defer stop(nil)
-	defer context.AfterFunc(ctx, func() {
-		e.Log.Info("draining")
-		e.health.ready.Store(false)
-		e.reports.drain()
-		time.AfterFunc(e.Grace, func() { stop(errors.New("the pod is shutting down")) })
-	})()
 	runner := &sinkRunner{
 		config: e.Config, log: e.Log, conn: e.conn, replies: e.replies, secrets: e.secrets, metrics: newSinkMetrics(e.registry), sink: sink,
 		system: e.system, started: time.Now(), changed: e.reports.changed, deliver: deliver,
@@ -265,6 +259,12 @@ func (e *Engine) runSink(ctx, work context.Context) error {
 	e.sink = runner
 	go e.reports.run(work.Done())
 	e.health.ready.Store(true)
+	defer context.AfterFunc(ctx, func() {
+		e.Log.Info("draining")
+		e.health.ready.Store(false)
+		e.reports.drain()
+		time.AfterFunc(e.Grace, func() { stop(errors.New("the pod is shutting down")) })
+	})()
 	runner.run(ctx)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,7 +50,7 @@ func startWith(ctx context.Context, dir, name, probe string, env []string, binar
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
-	if err := p.cmd.Start(); err != nil {
+	if err := fork(p.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
@@ -62,6 +63,29 @@ func startWith(ctx context.Context, dir, name, probe string, env []string, binar
 	}
 	p.ready = time.Since(began)
 	return p, nil
+}
+
+// forks are commands to be started. Linux ends a child with Pdeathsig when the thread that started it ends, not the process: so one
+// thread starts them all, and lasts.
+var forks = make(chan func())
+
+func init() {
+	go func() {
+		runtime.LockOSThread()
+		for f := range forks {
+			f()
+		}
+	}()
+}
+
+func fork(cmd *exec.Cmd) (err error) {
+	done := make(chan struct{})
+	forks <- func() {
+		err = cmd.Start()
+		close(done)
+	}
+	<-done
+	return err
 }
 
 func (p *process) await(ctx context.Context, probe string) error {
@@ -139,7 +163,12 @@ func (p *process) tail() string {
 }
 
 // cpu time that the process has used, user and system.
-func (p *process) cpu() (time.Duration, error) { return cpuOf(p.cmd.Process.Pid) }
+func (p *process) cpu() (time.Duration, error) {
+	if err := p.alive(); err != nil {
+		return 0, err
+	}
+	return cpuOf(p.cmd.Process.Pid)
+}
 
 func cpuOf(pid int) (time.Duration, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"log"
@@ -108,8 +109,12 @@ func deliver(ctx context.Context, js jetstream.JetStream) error {
 		group.Go(func() {
 			for {
 				m, err := messages.Next()
-				if err != nil {
+				if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
 					return
+				}
+				if err != nil {
+					log.Print(err)
+					continue
 				}
 				r, err := client.Post(*target, "application/json", bytes.NewReader(m.Data()))
 				if err != nil {
