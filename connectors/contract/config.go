@@ -16,9 +16,10 @@ type Config struct {
 	Hash      string    `json:"hash"`
 	Connector Connector `json:"connector"`
 	Broker    Broker    `json:"broker"`
-	// Exactly one of Source and Sink.
-	Source *Source `json:"source,omitempty"`
-	Sink   *Sink   `json:"sink,omitempty"`
+	// Exactly one of Source, Sink and Service.
+	Source  *Source  `json:"source,omitempty"`
+	Sink    *Sink    `json:"sink,omitempty"`
+	Service *Service `json:"service,omitempty"`
 	Auth   Auth    `json:"auth"`
 	TLS    *TLS    `json:"tls,omitempty"`
 }
@@ -94,6 +95,9 @@ type Source struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// DeduplicationWindow of the stream.
 	DeduplicationWindow Duration `json:"deduplicationWindow"`
+	// Calls of the Routes that answer this source's requests, sorted by Route; only where the exchange is RequestReply. The first whose
+	// filter lets a request pass serves it.
+	Calls []Call `json:"calls,omitempty"`
 }
 
 // Sink configures a sink connector.
@@ -117,14 +121,6 @@ type Route struct {
 	// Operation replaces the one in the system's options; JSON of the API's operation member. Empty means the Connector's own.
 	Operation json.RawMessage `json:"operation,omitempty"`
 	Delivery  Delivery        `json:"delivery"`
-}
-
-// Step is one mediation: exactly one of Filter (CEL) and JQ.
-type Step struct {
-	// Name for errors: the field, as `filter`, `steps[2]`, `to[db].filter`, and the step's name if it has one.
-	Name   string `json:"name"`
-	Filter string `json:"filter,omitempty"`
-	JQ     string `json:"jq,omitempty"`
 }
 
 // Delivery with every inherited value filled in.

@@ -60,7 +60,13 @@ func checkConfig(c *contract.Config) error {
 			errs = append(errs, fmt.Errorf(format, a...))
 		}
 	}
-	need((c.Source == nil) != (c.Sink == nil), "set exactly one of source and sink")
+	roles := 0
+	for _, has := range []bool{c.Source != nil, c.Sink != nil, c.Service != nil} {
+		if has {
+			roles++
+		}
+	}
+	need(roles == 1, "set exactly one of source, sink and service")
 	for name, v := range map[string]string{
 		"connector.namespace": c.Connector.Namespace, "connector.name": c.Connector.Name, "connector.integration": c.Connector.Integration,
 		"connector.uid": c.Connector.UID,
@@ -77,9 +83,6 @@ func checkConfig(c *contract.Config) error {
 		for i, r := range c.Sink.Routes {
 			need(r.Name != "" && r.Destination != "" && r.Stream != "" && r.Durable != "" && r.Integration != "", "sink.routes[%d] lacks name, destination, integration, stream or durable", i)
 			need(r.Delivery.Timeout > 0, "sink.routes[%d].delivery.timeout must be more than 0", i)
-			for j, s := range r.Steps {
-				need((s.Filter == "") != (s.JQ == ""), "sink.routes[%d].steps[%d]: set exactly one of filter and jq", i, j)
-			}
 		}
 	}
 	return errors.Join(errs...)

@@ -32,7 +32,7 @@ const (
 type destination struct {
 	sink    *sinkRunner
 	route   contract.Route
-	steps   []step
+	steps   []steps.Step
 	op      sdk.Operation
 	log     *slog.Logger
 	metrics *destinationMetrics
@@ -96,13 +96,6 @@ type held struct {
 	dead *deadLetter
 }
 
-// step is one compiled mediation.
-type step struct {
-	name      string
-	filter    *steps.Filter
-	transform *steps.Transform
-}
-
 func newDestination(s *sinkRunner, r contract.Route) *destination {
 	d := &destination{
 		sink: s, route: r, log: s.log.With("route", r.Name, "destination", r.Destination), metrics: s.metrics.destination(r.Name, r.Destination),
@@ -126,13 +119,7 @@ func newDestination(s *sinkRunner, r contract.Route) *destination {
 
 func (d *destination) compile() error {
 	for _, s := range d.route.Steps {
-		c := step{name: s.Name}
-		var err error
-		if s.Filter != "" {
-			c.filter, err = steps.CompileFilter(s.Filter)
-		} else {
-			c.transform, err = steps.CompileTransform(s.JQ)
-		}
+		c, err := steps.Compile(s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}

@@ -29,14 +29,10 @@ func TestParseConfig(t *testing.T) {
 	}{
 		"good":      {func(*contract.Config) {}, ""},
 		"version":   {func(c *contract.Config) { c.Version = 2 }, "version 2, and this program reads version 1"},
-		"no role":   {func(c *contract.Config) { c.Source = nil }, "exactly one of source and sink"},
-		"two roles": {func(c *contract.Config) { c.Sink = &contract.Sink{System: contract.System{Type: "x"}} }, "exactly one of source and sink"},
+		"no role":   {func(c *contract.Config) { c.Source = nil }, "exactly one of source, sink and service"},
+		"two roles": {func(c *contract.Config) { c.Sink = &contract.Sink{System: contract.System{Type: "x"}} }, "exactly one of source, sink and service"},
 		"name":      {func(c *contract.Config) { c.Connector.Name = "a.b" }, "connector.name"},
 		"no broker": {func(c *contract.Config) { c.Broker.URLs = nil }, "broker.urls"},
-		"step": {func(c *contract.Config) {
-			c.Source = nil
-			c.Sink = &contract.Sink{System: contract.System{Type: "x"}, Routes: []contract.Route{{Name: "r", Destination: "d", Integration: "i", Stream: "s", Durable: "d", Steps: []contract.Step{{}}}}}
-		}, "steps[0]: set exactly one of filter and jq"},
 	} {
 		config := good
 		c.change(&config)

@@ -164,37 +164,14 @@ func (d *destination) prepare(h *held) bool {
 
 // mediate runs the Route's steps. It tells whether the message passes, or why it fails.
 func (d *destination) mediate(h *held) (pass bool, failed *deadLetter) {
-	name := ""
-	defer func() {
-		if r := recover(); r != nil {
-			pass, failed = false, &deadLetter{reason: contract.DeadReasonStepFailed, step: name, err: fmt.Errorf("the step panicked: %v", r)}
-			d.log.Error("a step panicked", "step", name, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-		}
-	}()
 	m := &h.message
-	for i := range d.steps {
-		s := &d.steps[i]
-		name = s.name
-		var err error
-		if s.filter != nil {
-			pass, err = s.filter.Match(m)
-		} else {
-			var body []byte
-			if body, pass, err = s.transform.Apply(d.sink.deliver, m); err == nil && pass {
-				m.SetData(body)
-				m.Format, m.ContentType = sdk.FormatJSON, "application/json"
-			}
-		}
-		if err != nil {
-			reason := contract.DeadReasonStepFailed
-			if _, bodyErr := m.Body(); bodyErr != nil {
-				reason, err = contract.DeadReasonMalformed, bodyErr
-			}
-			return false, &deadLetter{reason: reason, step: name, err: fmt.Errorf("%s: %w", name, err)}
-		}
-		if !pass {
-			return false, nil
-		}
+	pass, n, err := steps.Run(d.sink.deliver, d.steps, m)
+	if err == nil {
+		return pass, nil
 	}
-	return true, nil
+	name, reason := d.route.Steps[n].Name, contract.DeadReasonStepFailed
+	if _, bodyErr := m.Body(); bodyErr != nil {
+		reason, err = contract.DeadReasonMalformed, bodyErr
+	}
+	return false, &deadLetter{reason: reason, step: name, err: fmt.Errorf("%s: %w", name, err)}
 }

@@ -30,25 +30,6 @@ func Route(i *v1alpha1.Integration, r *v1alpha1.Route, d *v1alpha1.Destination) 
 	return out, nil
 }
 
-// mediation is a filter and steps, in order, each named by its field.
-func mediation(prefix string, filter v1alpha1.Expression, list []v1alpha1.Step) []contract.Step {
-	var out []contract.Step
-	if filter != "" {
-		out = append(out, contract.Step{Name: prefix + "filter", Filter: string(filter)})
-	}
-	for n, s := range list {
-		step := contract.Step{Name: fmt.Sprintf("%ssteps[%d]", prefix, n), Filter: string(s.Filter)}
-		if s.Name != "" {
-			step.Name += " (" + string(s.Name) + ")"
-		}
-		if s.Transform != nil {
-			step.JQ = s.Transform.JQ
-		}
-		out = append(out, step)
-	}
-	return out
-}
-
 // RouteDigest is of everything but the generation, which changes without meaning (suspend, replicas).
 func RouteDigest(r contract.Route) (string, error) {
 	r.Generation = 0

@@ -120,7 +120,7 @@ func checkWrite(w *v1alpha1.PostgresWrite, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for _, column := range sortedKeys(w.Columns) {
 		if _, err := steps.CompileValue(string(w.Columns[column])); err != nil {
-			errs = append(errs, invalid(path.Child("columns").Key(column), string(w.Columns[column]), err))
+			errs = append(errs, Invalid(path.Child("columns").Key(column), string(w.Columns[column]), err))
 		}
 	}
 	return errs
@@ -132,7 +132,7 @@ func CheckTemplate(path *field.Path, text v1alpha1.Template) field.ErrorList {
 		return nil
 	}
 	if _, err := steps.CompileTemplate(string(text)); err != nil {
-		return field.ErrorList{invalid(path, string(text), err)}
+		return field.ErrorList{Invalid(path, string(text), err)}
 	}
 	return nil
 }
@@ -143,21 +143,13 @@ func CheckFilter(path *field.Path, text v1alpha1.Expression) field.ErrorList {
 		return nil
 	}
 	if _, err := steps.CompileFilter(string(text)); err != nil {
-		return field.ErrorList{invalid(path, string(text), err)}
+		return field.ErrorList{Invalid(path, string(text), err)}
 	}
 	return nil
 }
 
-// CheckTransform compiles a jq program.
-func CheckTransform(path *field.Path, text string) field.ErrorList {
-	if _, err := steps.CompileTransform(text); err != nil {
-		return field.ErrorList{invalid(path, text, err)}
-	}
-	return nil
-}
-
-// invalid shows the beginning of the text, and the position of the error in its detail.
-func invalid(path *field.Path, text string, err error) *field.Error {
+// Invalid shows the beginning of the text, and the position of the error in its detail.
+func Invalid(path *field.Path, text string, err error) *field.Error {
 	const shown = 120
 	if len(text) > shown {
 		text = text[:shown] + "..."

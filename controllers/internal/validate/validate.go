@@ -50,17 +50,6 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	return errs
 }
 
-func checkSteps(path *field.Path, list []v1alpha1.Step) field.ErrorList {
-	var errs field.ErrorList
-	for i, s := range list {
-		errs = append(errs, systems.CheckFilter(path.Index(i).Child("filter"), s.Filter)...)
-		if s.Transform != nil {
-			errs = append(errs, systems.CheckTransform(path.Index(i).Child("transform", "jq"), s.Transform.JQ)...)
-		}
-	}
-	return errs
-}
-
 // Outcome is the error of a controller's phase for what was found: nil for nothing.
 func Outcome(errs field.ErrorList) error {
 	if len(errs) == 0 {
