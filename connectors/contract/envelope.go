@@ -41,8 +41,13 @@ const (
 	HeaderDeadStream      = "metip-dead-stream"
 	HeaderDeadSequence    = "metip-dead-sequence"
 	HeaderDeadSubject     = "metip-dead-subject"
+	// HeaderDeadRedrives is how often the message had been taken out of the dead letters before; missing where it never was.
+	HeaderDeadRedrives = "metip-dead-redrives"
 	// HeaderDeadMessageID is the message id that the original had on the bus (Nats-Msg-Id), which idempotence keys derive from.
 	HeaderDeadMessageID = "metip-dead-message-id"
+
+	// HeaderDeadPrefix begins all of them.
+	HeaderDeadPrefix = "metip-dead-"
 )
 
 // Reasons of dead letters (HeaderDeadReason).

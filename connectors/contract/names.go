@@ -60,8 +60,9 @@ func DeadSubjects(namespace, integration, route, destination string) string {
 }
 
 // DeadSubject is the subject of one dead letter. It holds the sequence of the original in the event stream, so that it is written
-// once however often it is tried.
-func DeadSubject(namespace, integration, route, destination string, sequence uint64, redrive int) string {
+// once however often it is tried, and redrive: 0 for the original itself and, for a copy that a Replay made of it, the copy's own sequence.
+// So no two deliveries of a message share a dead letter.
+func DeadSubject(namespace, integration, route, destination string, sequence, redrive uint64) string {
 	return fmt.Sprintf("dead.%s.%s.%s.%s.%d-%d", namespace, integration, route, destination, sequence, redrive)
 }
 

@@ -59,17 +59,18 @@ func (d *destination) setDeadLetters(reason string, err error) {
 	}
 }
 
-// deadLetter has the body and the headers of the original. The broker's own headers are left out, for two destinations' dead letters
-// of one message must not be taken for duplicates; the message id stays under another name.
+// deadLetter has the body and the headers of the original, also where a Replay's copy of it failed. The broker's own headers are left out,
+// for two destinations' dead letters of one message must not be taken for duplicates; the message id stays under another name.
 func (d *destination) deadLetter(h *held, why *deadLetter) *nats.Msg {
 	c := d.sink.config.Connector
+	from := originOf(h)
 	m := &nats.Msg{
-		Subject: contract.DeadSubject(c.Namespace, d.route.Integration, d.route.Name, d.route.Destination, h.seq, 0),
+		Subject: contract.DeadSubject(c.Namespace, d.route.Integration, d.route.Name, d.route.Destination, from.sequence, from.redrive),
 		Header:  make(nats.Header, len(h.in.Header)+14),
 		Data:    h.in.Data,
 	}
 	for name, values := range h.in.Header {
-		if !isBroker(name) {
+		if !isBroker(name) && !strings.HasPrefix(name, contract.HeaderDeadPrefix) && !strings.HasPrefix(name, contract.HeaderReplayPrefix) {
 			m.Header[name] = values
 		}
 	}
@@ -81,9 +82,9 @@ func (d *destination) deadLetter(h *held, why *deadLetter) *nats.Msg {
 		contract.HeaderDeadRoute: d.route.Name, contract.HeaderDeadDestination: d.route.Destination, contract.HeaderDeadConnector: c.Name,
 		contract.HeaderDeadStep: why.step, contract.HeaderDeadReason: why.reason, contract.HeaderDeadError: text,
 		contract.HeaderDeadAttempts: strconv.Itoa(h.tried), contract.HeaderDeadTime: time.Now().UTC().Format(time.RFC3339Nano),
-		contract.HeaderDeadStream: d.route.Stream, contract.HeaderDeadSequence: strconv.FormatUint(h.seq, 10), contract.HeaderDeadSubject: h.in.Subject,
-		contract.HeaderDeadMessageID: first(h.in.Header, headerMsgID),
-		headerExpectedLastBySubj:     "0",
+		contract.HeaderDeadStream: d.route.Stream, contract.HeaderDeadSequence: strconv.FormatUint(from.sequence, 10), contract.HeaderDeadSubject: from.subject,
+		contract.HeaderDeadMessageID: from.messageID, contract.HeaderDeadRedrives: from.redrives,
+		headerExpectedLastBySubj: "0",
 	} {
 		if value != "" {
 			m.Header[name] = []string{value}

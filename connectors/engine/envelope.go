@@ -322,9 +322,10 @@ func first(h nats.Header, name string) string {
 // decode makes a message of what came from the broker, and checks that it is what its subject says: evt.<namespace>.<integration>.
 // <connector>.<slot>.<type...>.
 func decode(in *nats.Msg, m *sdk.Message) error {
-	parts := strings.SplitN(in.Subject, ".", 6)
+	subject := originalSubject(in)
+	parts := strings.SplitN(subject, ".", 6)
 	if len(parts) != 6 || parts[0] != "evt" {
-		return fmt.Errorf("its subject %.200q is no event's", in.Subject)
+		return fmt.Errorf("its subject %.200q is no event's", subject)
 	}
 	h := in.Header
 	m.ID = unescapeHeader(first(h, contract.HeaderID))
@@ -334,10 +335,10 @@ func decode(in *nats.Msg, m *sdk.Message) error {
 		return errors.New("it is no CloudEvent: ce-id, ce-source or ce-specversion 1.0 is missing")
 	}
 	if m.Type != parts[5] {
-		return fmt.Errorf("its type %.100q is not the one of its subject %.200q", m.Type, in.Subject)
+		return fmt.Errorf("its type %.100q is not the one of its subject %.200q", m.Type, subject)
 	}
 	if strings.HasPrefix(m.Source, "/metip/") && m.Source != contract.SourceURI(parts[1], parts[3]) {
-		return fmt.Errorf("its source %.100q is not the one of its subject %.200q", m.Source, in.Subject)
+		return fmt.Errorf("its source %.100q is not the one of its subject %.200q", m.Source, subject)
 	}
 	if s := first(h, contract.HeaderTime); s != "" {
 		t, err := time.Parse(time.RFC3339Nano, s)

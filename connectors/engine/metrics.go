@@ -96,15 +96,16 @@ func (m *sourceMetrics) refused(reason string, n int) {
 
 // sinkMetrics are those of a sink, for all its destinations.
 type sinkMetrics struct {
-	delivered, filtered, retried, redelivered *prometheus.CounterVec
-	dead                                      *prometheus.CounterVec
-	latency, write, batch                     *prometheus.HistogramVec
+	delivered, replayed, filtered, retried, redelivered *prometheus.CounterVec
+	dead                                                *prometheus.CounterVec
+	latency, write, batch                               *prometheus.HistogramVec
 }
 
 func newSinkMetrics(r registry) *sinkMetrics {
 	by := []string{"route", "destination"}
 	return &sinkMetrics{
 		delivered:   r.counters("metip_connector_delivered_total", "Messages that the system confirmed.", by...),
+		replayed:    r.counters("metip_connector_replayed_total", "Messages that the system confirmed and a Replay had brought; they count as delivered too.", by...),
 		filtered:    r.counters("metip_connector_filtered_total", "Messages that a filter or a transform let go.", by...),
 		retried:     r.counters("metip_connector_retried_total", "Attempts that failed and are to be made again.", by...),
 		redelivered: r.counters("metip_connector_redelivered_total", "Messages that the broker delivered more than once.", by...),
@@ -117,14 +118,14 @@ func newSinkMetrics(r registry) *sinkMetrics {
 
 // destinationMetrics are sinkMetrics of one destination, looked up once.
 type destinationMetrics struct {
-	delivered, filtered, retried, redelivered prometheus.Counter
-	dead                                      *prometheus.CounterVec
-	latency, write, batch                     prometheus.Observer
+	delivered, replayed, filtered, retried, redelivered prometheus.Counter
+	dead                                                *prometheus.CounterVec
+	latency, write, batch                               prometheus.Observer
 }
 
 func (m *sinkMetrics) destination(route, destination string) *destinationMetrics {
 	return &destinationMetrics{
-		delivered: m.delivered.WithLabelValues(route, destination), filtered: m.filtered.WithLabelValues(route, destination),
+		delivered: m.delivered.WithLabelValues(route, destination), replayed: m.replayed.WithLabelValues(route, destination), filtered: m.filtered.WithLabelValues(route, destination),
 		retried: m.retried.WithLabelValues(route, destination), redelivered: m.redelivered.WithLabelValues(route, destination),
 		dead:    m.dead.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
 		latency: m.latency.WithLabelValues(route, destination), write: m.write.WithLabelValues(route, destination),

@@ -155,9 +155,10 @@ func (d *destination) prepare(h *held) bool {
 		return false
 	}
 	h.decoded = true
-	h.delivery = sdk.Delivery{Message: &h.message, MessageID: first(h.in.Header, headerMsgID), Durable: d.route.Durable}
+	from := originOf(h)
+	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.route.Durable}
 	if h.delivery.MessageID == "" {
-		h.delivery.MessageID = fmt.Sprintf("%s/%d", d.route.Stream, h.seq)
+		h.delivery.MessageID = fmt.Sprintf("%s/%d", d.route.Stream, from.sequence)
 	}
 	return true
 }

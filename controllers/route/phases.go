@@ -64,7 +64,7 @@ func buildDurable(s *scope, d *destination) bus.Durable {
 	return bus.Durable{
 		Stream:  contract.EventStream(route.Namespace, integration.Name),
 		Name:    contract.DurableName(route.Namespace, route.Name, string(d.spec.Name)),
-		Filters: compile.Filters(route), Start: start,
+		Filters: compile.Filters(route, string(d.spec.Name)), Start: start,
 		RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
 		AckWait: compile.AckWait,
 		Paused:  paused,

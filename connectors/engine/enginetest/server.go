@@ -199,8 +199,10 @@ func (s *Server) Streams(namespace, integration string, maxBytes int64) {
 	js, ctx := s.Admin(), s.t.Context()
 	for _, c := range []jetstream.StreamConfig{
 		{
-			Name:     contract.EventStream(namespace, integration),
-			Subjects: []string{contract.EventSubjects(namespace, integration), contract.MarkSubject(namespace, integration)},
+			Name: contract.EventStream(namespace, integration),
+			Subjects: []string{
+				contract.EventSubjects(namespace, integration), contract.ReplaySubjects(namespace, integration), contract.MarkSubject(namespace, integration),
+			},
 			MaxBytes: maxBytes, Discard: jetstream.DiscardNew, AllowAtomicPublish: true, Duplicates: 2 * time.Minute,
 		},
 		{
@@ -221,7 +223,10 @@ func (s *Server) Durable(namespace, integration, route, destination string, ackW
 	s.t.Helper()
 	return must[jetstream.Consumer](s.t, "make a durable consumer")(s.Admin().CreateOrUpdateConsumer(s.t.Context(), contract.EventStream(namespace, integration), jetstream.ConsumerConfig{
 		Durable: contract.DurableName(namespace, route, destination), AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
-		FilterSubjects: []string{contract.EventSubjects(namespace, integration), contract.MarkSubject(namespace, integration)},
+		FilterSubjects: []string{
+			contract.EventSubjects(namespace, integration), contract.ReplayFilter(namespace, integration, route, destination),
+			contract.MarkSubject(namespace, integration),
+		},
 	}))
 }
 

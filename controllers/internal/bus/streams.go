@@ -56,6 +56,7 @@ func (s *session) eventStream(want Streams) jetstream.StreamConfig {
 	cfg.Description = "messages of Integration " + want.Namespace + "/" + want.Integration
 	cfg.Subjects = []string{
 		contract.EventSubjects(want.Namespace, want.Integration),
+		contract.ReplaySubjects(want.Namespace, want.Integration),
 		contract.MarkSubject(want.Namespace, want.Integration),
 	}
 	cfg.Duplicates = want.DeduplicationWindow

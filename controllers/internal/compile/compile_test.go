@@ -49,14 +49,14 @@ func TestDeliveryIsInheritedFieldByField(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	r := &v1alpha1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}}
+	r := &v1alpha1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "r"}}
 	r.Spec.IntegrationRef.Name = "i"
 	r.Spec.From = []v1alpha1.RouteFrom{
 		{Connector: "a", Types: []string{"custody.arrest", "custody.>", "custody.*", "custody.>"}},
 		{Connector: "b"},
 	}
-	want := []string{"evt.ns.i.a.*.custody.>", "evt.ns.i.b.*.>", "mark.ns.i"}
-	if diff := cmp.Diff(want, Filters(r)); diff != "" {
+	want := []string{"evt.ns.i.a.*.custody.>", "evt.ns.i.b.*.>", "rpl.ns.i.r.db.*", "mark.ns.i"}
+	if diff := cmp.Diff(want, Filters(r, "db")); diff != "" {
 		t.Error(diff)
 	}
 }

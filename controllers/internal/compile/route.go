@@ -36,8 +36,15 @@ func RouteDigest(r contract.Route) (string, error) {
 	return digest(r)
 }
 
-// Filters of a destination's durable consumer: the Route's sources and types, and the mark that lets its floor move.
-func Filters(r *v1alpha1.Route) []string {
+// Filters of a destination's durable consumer: the Route's sources and types, what Replays bring for this destination, and the mark that lets
+// its floor move.
+func Filters(r *v1alpha1.Route, destination string) []string {
+	integration := string(r.Spec.IntegrationRef.Name)
+	return append(EventFilters(r), contract.ReplayFilter(r.Namespace, integration, r.Name, destination), contract.MarkSubject(r.Namespace, integration))
+}
+
+// EventFilters are the subjects of the events that a Route reads: its sources and types.
+func EventFilters(r *v1alpha1.Route) []string {
 	integration := string(r.Spec.IntegrationRef.Name)
 	var out []string
 	for _, f := range r.Spec.From {
@@ -49,7 +56,7 @@ func Filters(r *v1alpha1.Route) []string {
 			out = append(out, contract.EventFilter(r.Namespace, integration, string(f.Connector), t))
 		}
 	}
-	return append(withoutCovered(out), contract.MarkSubject(r.Namespace, integration))
+	return withoutCovered(out)
 }
 
 // RouteKey names a destination of a Route in the annotation of a ConfigMap.
