@@ -5,14 +5,16 @@ import (
 	"github.com/metip/metip/connectors/systems/http"
 	"github.com/metip/metip/connectors/systems/postgres"
 	"github.com/metip/metip/connectors/systems/schedule"
+	"github.com/metip/metip/connectors/systems/stub"
 )
 
 // Systems that connectors can join, sorted by name.
 func Systems() []sdk.System {
 	return []sdk.System{
-		{Name: "http", Source: http.NewSource, Sink: http.NewSink},
+		{Name: "http", Source: http.NewSource, Sink: http.NewSink, Service: http.NewService},
 		{Name: "postgres", Sink: postgres.NewSink},
 		{Name: "schedule", Source: schedule.NewSource},
+		{Name: "stub", Service: stub.NewService},
 	}
 }
 

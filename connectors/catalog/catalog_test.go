@@ -14,8 +14,8 @@ func TestCatalogue(t *testing.T) {
 		t.Error("the catalogue is not sorted by name")
 	}
 	for _, s := range systems {
-		if s.Source == nil && s.Sink == nil {
-			t.Errorf("%s is neither source nor sink", s.Name)
+		if s.Source == nil && s.Sink == nil && s.Service == nil {
+			t.Errorf("%s is neither source, sink nor service", s.Name)
 		}
 		if found, ok := Lookup(s.Name); !ok || found.Name != s.Name {
 			t.Errorf("%s is not found", s.Name)

@@ -20,8 +20,8 @@ type Config struct {
 	Source  *Source  `json:"source,omitempty"`
 	Sink    *Sink    `json:"sink,omitempty"`
 	Service *Service `json:"service,omitempty"`
-	Auth   Auth    `json:"auth"`
-	TLS    *TLS    `json:"tls,omitempty"`
+	Auth    Auth     `json:"auth"`
+	TLS     *TLS     `json:"tls,omitempty"`
 }
 
 // Connector is who the pod is.

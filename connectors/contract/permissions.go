@@ -1,20 +1,50 @@
 package contract
 
+import "time"
+
 // Permissions of a broker user, as subjects.
 type Permissions struct {
-	Publish   []string
+	Publish []string
+	// Subscribe lists subjects; one that is followed by a space and a name may only be subscribed to in the queue group of that name.
 	Subscribe []string
+	// Responses lets the user answer the requests that it is sent; nil means that it may not.
+	Responses *Responses
 }
 
-// SourcePermissions of a source connector: its own messages and its own reports.
-func SourcePermissions(namespace, integration, connector string) Permissions {
+// Responses bound the answers to one request.
+type Responses struct {
+	Max int
+	TTL time.Duration
+}
+
+// ServicePermissions of a service connector: to take its own requests, in turn with its other pods, to hear that one is cancelled, to
+// answer each once, and its own reports. timeout is the service's.
+func ServicePermissions(namespace, integration, connector string, timeout time.Duration) Permissions {
+	subject := ServiceSubject(namespace, integration, connector)
 	return Permissions{
+		Publish: []string{"status." + namespace + "." + connector + ".>"},
+		Subscribe: []string{
+			subject + " " + subject,
+			CancelSubject(namespace, integration, connector),
+			InboxPrefix(namespace, connector) + ".>",
+		},
+		Responses: &Responses{Max: 1, TTL: timeout + ServiceReplyGrace},
+	}
+}
+
+// SourcePermissions of a source connector: its own messages, its own reports, and the services that it calls.
+func SourcePermissions(namespace, integration, connector string, calls ...ServiceRef) Permissions {
+	p := Permissions{
 		Publish: []string{
 			ConnectorEventSubjects(namespace, integration, connector),
 			"status." + namespace + "." + connector + ".>",
 		},
 		Subscribe: []string{InboxPrefix(namespace, connector) + ".>"},
 	}
+	for _, s := range calls {
+		p.Publish = append(p.Publish, CallSubjects(namespace, s)...)
+	}
+	return p
 }
 
 // SinkDestination is one Route's destination that a sink serves.

@@ -9,7 +9,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 )
 
-// System is one line of the catalogue: a system that connectors can join. At least one of Source and Sink is set.
+// System is one line of the catalogue: a system that connectors can join. At least one of Source, Sink and Service is set.
 type System struct {
 	// Name is the member's name in the API: http, postgres.
 	Name string
@@ -17,6 +17,8 @@ type System struct {
 	Source func(Runtime, json.RawMessage) (Source, error)
 	// Sink makes a sink from the options.
 	Sink func(Runtime, json.RawMessage) (Sink, error)
+	// Service makes a service from the options.
+	Service func(Runtime, json.RawMessage) (Service, error)
 }
 
 // Runtime is what the engine gives to a system.
@@ -28,6 +30,8 @@ type Runtime struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Listen opens the pod's listener (contract.PortListener).
 	Listen func(ctx context.Context) (net.Listener, error)
+	// Caller answers requests; nil where the configuration has no Calls.
+	Caller Caller
 }
 
 // Secrets are the mounted files of contract.SystemDir, watched. A file that vanishes keeps its last good value.

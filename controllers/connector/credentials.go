@@ -122,6 +122,11 @@ func (r *Reconciler) gone(ctx context.Context, key types.NamespacedName) error {
 	if there, err := r.exists(ctx, key); err != nil || there {
 		return err
 	}
+	return r.discard(ctx, key, record, retired)
+}
+
+// discard the users of a Connector or relay that is no more.
+func (r *Reconciler) discard(ctx context.Context, key types.NamespacedName, record *credentials.Record, retired *credentials.Retired) error {
 	if record != nil {
 		if err := r.revoke(ctx, record.Broker, record.BrokerUID, record.PublicKey); err != nil {
 			return err
@@ -141,6 +146,9 @@ func permissionsDigest(p contract.Permissions) string {
 	for _, l := range lists {
 		slices.Sort(l)
 		_, _ = h.Write([]byte(strings.Join(l, "\n") + "\n\n"))
+	}
+	if r := p.Responses; r != nil {
+		_, _ = fmt.Fprintf(h, "%d %s\n", r.Max, r.TTL)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }

@@ -175,6 +175,9 @@ func (s *Server) Creds(name string, p contract.Permissions, lifetime time.Durati
 	claims := jwt.NewUserClaims(must[string](s.t, "key")(user.PublicKey()))
 	claims.Name = name
 	claims.Permissions.Pub.Allow, claims.Permissions.Sub.Allow = p.Publish, p.Subscribe
+	if r := p.Responses; r != nil {
+		claims.Permissions.Resp = &jwt.ResponsePermission{MaxMsgs: r.Max, Expires: r.TTL}
+	}
 	if lifetime > 0 {
 		claims.Expires = time.Now().Add(lifetime).Unix()
 	}

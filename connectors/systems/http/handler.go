@@ -35,6 +35,8 @@ type handler struct {
 	bus      sdk.Publisher
 	requests atomic.Int64
 	bodies   atomic.Int64
+	// exchange is nil where requests become messages.
+	exchange *exchange
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -44,6 +46,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.requests.Add(-1)
+	if h.exchange != nil {
+		h.call(w, r)
+		return
+	}
 	ids, batch, p := h.accept(w, r)
 	if p != nil {
 		p.write(w)
@@ -62,16 +68,8 @@ func (h *handler) accept(w http.ResponseWriter, r *http.Request) (ids []string, 
 		p.header = [2]string{"Allow", "POST, PUT"}
 		return nil, false, p
 	}
-	credentials := h.auth.credentials()
-	if credentials.err != nil {
-		return nil, false, unavailable(10, "the connector has no credentials to check yours against yet: send it again later")
-	}
-	if p := h.auth.checkHeader(credentials, r.Header); p != nil {
-		return nil, false, p
-	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		p = problemf(http.StatusUnsupportedMediaType, "send the body without Content-Encoding %.20q", encoding)
-		p.header = [2]string{"Accept-Encoding", "identity"}
+	credentials, p := h.admit(r)
+	if p != nil {
 		return nil, false, p
 	}
 	if err := h.bus.Ready(); err != nil {
@@ -99,6 +97,23 @@ func (h *handler) accept(w http.ResponseWriter, r *http.Request) (ids []string, 
 		return nil, false, busProblem(err)
 	}
 	return ids, batch, nil
+}
+
+// admit a caller, as far as the header tells.
+func (h *handler) admit(r *http.Request) (*listenCredentials, *problem) {
+	credentials := h.auth.credentials()
+	if credentials.err != nil {
+		return nil, unavailable(10, "the connector has no credentials to check yours against yet: send it again later")
+	}
+	if p := h.auth.checkHeader(credentials, r.Header); p != nil {
+		return nil, p
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		p := problemf(http.StatusUnsupportedMediaType, "send the body without Content-Encoding %.20q", encoding)
+		p.header = [2]string{"Accept-Encoding", "identity"}
+		return nil, p
+	}
+	return credentials, nil
 }
 
 // readBody reads at most maxBody bytes, within what all requests together may hold.

@@ -13,6 +13,8 @@ type problem struct {
 	detail     string
 	retryAfter int
 	header     [2]string
+	// hop is this Connector, where answers may also be another's.
+	hop string
 }
 
 func problemf(status int, format string, a ...any) *problem {
@@ -32,6 +34,7 @@ type problemBody struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	Hop    string `json:"hop,omitempty"`
 }
 
 func (p *problem) write(w http.ResponseWriter) {
@@ -43,7 +46,10 @@ func (p *problem) write(w http.ResponseWriter) {
 	if p.header[0] != "" {
 		h.Set(p.header[0], p.header[1])
 	}
-	body, err := json.Marshal(problemBody{Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail})
+	if p.hop != "" {
+		h.Set(headerHop, p.hop)
+	}
+	body, err := json.Marshal(problemBody{Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.detail, Hop: p.hop})
 	if err != nil {
 		body = nil
 	}

@@ -48,6 +48,10 @@ func NewSink(rt sdk.Runtime, options json.RawMessage) (sdk.Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSink(rt, base, request)
+}
+
+func newSink(rt sdk.Runtime, base *url.URL, request json.RawMessage) (*sink, error) {
 	switch rt.Config.Auth.Kind {
 	case contract.AuthAnonymous, contract.AuthNone, contract.AuthBasic, contract.AuthBearer, contract.AuthHMAC:
 	default:

@@ -38,7 +38,7 @@ type source struct {
 
 // NewSource makes a source of the JSON of the API's HTTPSource.
 func NewSource(rt sdk.Runtime, options json.RawMessage) (sdk.Source, error) {
-	path, maxBody, err := decodeSourceOptions(options)
+	path, maxBody, exchange, err := decodeSourceOptions(options)
 	if err != nil {
 		return nil, err
 	}
@@ -54,10 +54,14 @@ func NewSource(rt sdk.Runtime, options json.RawMessage) (sdk.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{rt: rt, handler: &handler{
+	s := &source{rt: rt, handler: &handler{
 		path: path, maxBody: maxBody, auth: auth,
 		format: rt.Config.Source.Format, marking: rt.Config.Connector.Marking,
-	}}, nil
+	}}
+	if exchange == exchangeRequestReply {
+		s.handler.exchange = newExchange(rt, path)
+	}
+	return s, nil
 }
 
 // Run serves until the context ends, and then until the requests in flight are answered.
@@ -71,7 +75,7 @@ func (s *source) Run(ctx context.Context, bus sdk.Publisher, state sdk.Reporter)
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
+		WriteTimeout:      s.handler.exchange.writeTimeout(),
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    contract.MaxHeaderSize,
 		ErrorLog:          slog.NewLogLogger(s.rt.Log.Handler(), slog.LevelDebug),

@@ -536,8 +536,8 @@ func TestSourceOptions(t *testing.T) {
 			t.Errorf("%q is %d", text, got)
 		}
 	}
-	for _, options := range []string{`{"maxBodySize":"9Mi"}`, `{"maxBodySize":0}`, `{"path":"in"}`, `{"pth":"/in"}`} {
-		if _, _, err := decodeSourceOptions([]byte(options)); err == nil {
+	for _, options := range []string{`{"maxBodySize":"9Mi"}`, `{"maxBodySize":0}`, `{"path":"in"}`, `{"pth":"/in"}`, `{"exchange":"Both"}`} {
+		if _, _, _, err := decodeSourceOptions([]byte(options)); err == nil {
 			t.Errorf("%s is taken", options)
 		}
 	}

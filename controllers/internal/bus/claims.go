@@ -108,6 +108,9 @@ func edgePermissions(p contract.Permissions) *jwt.Permissions {
 	if len(p.Subscribe) == 0 {
 		allow.Sub.Deny = jwt.StringList{">"}
 	}
+	if r := p.Responses; r != nil {
+		allow.Resp = &jwt.ResponsePermission{MaxMsgs: r.Max, Expires: r.TTL}
+	}
 	return allow
 }
 
