@@ -22,6 +22,8 @@ type Config struct {
 	Service *Service `json:"service,omitempty"`
 	Auth    Auth     `json:"auth"`
 	TLS     *TLS     `json:"tls,omitempty"`
+	// Tracing of the pod; nil means none.
+	Tracing *Tracing `json:"tracing,omitempty"`
 }
 
 // Connector is who the pod is.
@@ -130,7 +132,21 @@ type Delivery struct {
 	Attempts   int32    `json:"attempts"`
 	Backoff    Duration `json:"backoff"`
 	MaxBackoff Duration `json:"maxBackoff"`
+	// OnTimeout is what an attempt means that is not answered within Timeout; empty means OnTimeoutWait.
+	OnTimeout string `json:"onTimeout,omitempty"`
+	// Expiry is how long after the source took it in a message is still worth delivering; 0 means for ever.
+	Expiry Duration `json:"expiry,omitempty"`
 }
+
+// What an attempt without an answer means (Delivery.OnTimeout).
+const (
+	// OnTimeoutWait: the system is down. The message loses no attempt.
+	OnTimeoutWait = "Wait"
+	// OnTimeoutRetry: the message is slow. It loses an attempt, and no other is held up.
+	OnTimeoutRetry = "Retry"
+	// OnTimeoutDeadLetter: to the dead letters (DeadReasonTimedOut), for nobody knows whether the system did the work.
+	OnTimeoutDeadLetter = "DeadLetter"
+)
 
 // Duration is a time.Duration that is written as text ("30s").
 type Duration time.Duration
