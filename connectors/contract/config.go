@@ -22,8 +22,6 @@ type Config struct {
 	Service *Service `json:"service,omitempty"`
 	Auth    Auth     `json:"auth"`
 	TLS     *TLS     `json:"tls,omitempty"`
-	// Tracing of the pod; nil means none.
-	Tracing *Tracing `json:"tracing,omitempty"`
 }
 
 // Connector is who the pod is.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -25,6 +27,7 @@ const (
 	exportEvery    = 2 * time.Second
 	exportTimeout  = 5 * time.Second
 	maxDescription = 512
+	defaultRatio   = 0.01
 )
 
 // Tracer makes spans. A nil Tracer makes none.
@@ -36,6 +39,10 @@ type Tracer struct {
 
 // Options of a Tracer.
 type Options struct {
+	// Endpoint of the collector: an OTLP/HTTP base URL, http://collector.observability:4318. Empty: there is none.
+	Endpoint string
+	// Ratio of traces that begin here and are sampled, from 0 to 1. What comes with a trace context is sampled as that says.
+	Ratio  float64
 	Config *contract.Config
 	// Pod is the name of the pod.
 	Pod string
@@ -44,15 +51,29 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// New makes a Tracer; nil where the configuration names no collector.
+// FromEnvironment fills in where spans go (contract.EnvTraceEndpoint, contract.EnvTraceRatio).
+func FromEnvironment(o *Options) error {
+	o.Endpoint, o.Ratio = os.Getenv(contract.EnvTraceEndpoint), defaultRatio
+	text := os.Getenv(contract.EnvTraceRatio)
+	if text == "" {
+		return nil
+	}
+	var err error
+	if o.Ratio, err = strconv.ParseFloat(text, 64); err != nil || o.Ratio < 0 || o.Ratio > 1 {
+		return fmt.Errorf("%s must be a number from 0 to 1, not %q", contract.EnvTraceRatio, text)
+	}
+	return nil
+}
+
+// New makes a Tracer; nil where no collector is named.
 func New(o Options) (*Tracer, error) {
-	c := o.Config
-	if c.Tracing == nil {
+	if o.Endpoint == "" {
 		return nil, nil
 	}
-	endpoint, err := url.Parse(c.Tracing.Endpoint)
+	c := o.Config
+	endpoint, err := url.Parse(o.Endpoint)
 	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
-		return nil, fmt.Errorf("tracing: the collector's address %q is no http:// or https:// URL", c.Tracing.Endpoint)
+		return nil, fmt.Errorf("tracing: the collector's address %q is no http:// or https:// URL", o.Endpoint)
 	}
 	export := newExporter(endpoint, o)
 	provider := sdktrace.NewTracerProvider(
@@ -61,7 +82,7 @@ func New(o Options) (*Tracer, error) {
 			attribute.String("service.instance.id", o.Pod), attribute.String("k8s.namespace.name", c.Connector.Namespace),
 			attribute.String("k8s.pod.name", o.Pod), attribute.String("metip.integration", c.Connector.Integration),
 		)),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Tracing.Ratio))),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.Ratio))),
 		sdktrace.WithBatcher(export, sdktrace.WithMaxQueueSize(maxQueued), sdktrace.WithMaxExportBatchSize(maxBatch),
 			sdktrace.WithBatchTimeout(exportEvery), sdktrace.WithExportTimeout(exportTimeout)),
 	)

@@ -19,8 +19,8 @@ import (
 
 func tracer(t *testing.T, endpoint string, ratio float64) *Tracer {
 	t.Helper()
-	config := &contract.Config{Connector: contract.Connector{Namespace: "met", Name: "custody", Integration: "default"}, Tracing: &contract.Tracing{Endpoint: endpoint, Ratio: ratio}}
-	tr, err := New(Options{Config: config, Pod: "custody-1", Log: slog.New(slog.DiscardHandler), Dial: (&net.Dialer{}).DialContext})
+	config := &contract.Config{Connector: contract.Connector{Namespace: "met", Name: "custody", Integration: "default"}}
+	tr, err := New(Options{Endpoint: endpoint, Ratio: ratio, Config: config, Pod: "custody-1", Log: slog.New(slog.DiscardHandler), Dial: (&net.Dialer{}).DialContext})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,18 @@ func TestWithoutCollector(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { tr.Deliver(sampled, "", "r", "d", "id", 1).End(nil) }); n > 0 {
 		t.Error(n, "allocations")
 	}
-	if _, err := New(Options{Config: &contract.Config{Tracing: &contract.Tracing{Endpoint: "collector:4318"}}}); err == nil {
+	if _, err := New(Options{Endpoint: "collector:4318", Config: &contract.Config{}}); err == nil {
 		t.Error("an address without a scheme")
+	}
+}
+
+func TestFromEnvironment(t *testing.T) {
+	for text, want := range map[string]float64{"": defaultRatio, "0": 0, "0.5": 0.5, "1": 1, "2": -1, "x": -1} {
+		t.Setenv(contract.EnvTraceEndpoint, "http://c:4318")
+		t.Setenv(contract.EnvTraceRatio, text)
+		var o Options
+		if err := FromEnvironment(&o); (err != nil) != (want < 0) || err == nil && (o.Ratio != want || o.Endpoint != "http://c:4318") {
+			t.Errorf("%q: %+v, %v", text, o, err)
+		}
 	}
 }
