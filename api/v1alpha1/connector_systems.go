@@ -82,7 +82,8 @@ type HTTPRequest struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:XValidation:rule="self.startsWith('/') || self.startsWith('?')",message="path must begin with / or ?"
 	Path Template `json:"path,omitempty"`
-	// headers of the request, by name. Content-Type is the message's own unless it is named here; Idempotency-Key is the message id.
+	// headers of the request, by name. Content-Type is the message's own unless it is named here; Idempotency-Key names the destination
+	// and the message.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z0-9-]{1,128}$') && !(k.lowerAscii() in ['host', 'content-length', 'transfer-encoding', 'connection', 'upgrade', 'te', 'trailer', 'authorization', 'proxy-authorization', 'idempotency-key']))",message="header names are letters, digits and '-'; Host, Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Authorization, Proxy-Authorization and Idempotency-Key are set by the connector (credentials go into spec.auth)"

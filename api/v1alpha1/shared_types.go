@@ -136,7 +136,26 @@ type Retry struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('24h')",message="maxBackoff must be between 10ms and 24h, for example 5m"
 	MaxBackoff *Duration `json:"maxBackoff,omitempty"`
+	// onTimeout says what an attempt means that is not answered within `timeout`: nobody knows whether the system did the work. `Wait`:
+	// the system is taken to be down; the message loses no attempt, and all wait until the system answers again. `Retry`: this message
+	// is taken to be slow; it loses an attempt and the others go on. `DeadLetter`: the message goes to the dead letters at once (reason
+	// TimedOut), for somebody to look before the work is done twice. Inherited; at last `Wait`.
+	// +optional
+	OnTimeout *TimeoutPolicy `json:"onTimeout,omitempty"`
 }
+
+// TimeoutPolicy is what an attempt without an answer means.
+// +kubebuilder:validation:Enum=Wait;Retry;DeadLetter
+type TimeoutPolicy string
+
+const (
+	// TimeoutWait takes the system to be down.
+	TimeoutWait TimeoutPolicy = "Wait"
+	// TimeoutRetry takes the message to be slow.
+	TimeoutRetry TimeoutPolicy = "Retry"
+	// TimeoutDeadLetter leaves it to a person.
+	TimeoutDeadLetter TimeoutPolicy = "DeadLetter"
+)
 
 // Delivery says what a destination is promised. A field that is left out is inherited, each on its own: from the
 // destination, then the Route, then the Integration, then the value documented at the field.
@@ -151,6 +170,13 @@ type Delivery struct {
 	// will never accept goes to the dead letters at once.
 	// +optional
 	Retry *Retry `json:"retry,omitempty"`
+	// expiry is how long after its source took it in a message is still worth delivering, from 1s to 8760h, for example 15m; 0s means for
+	// ever. One that is older when an attempt is due is not delivered: it goes to the dead letters, with the reason Expired. So does, whatever
+	// is set here, a message whose sender gave it an earlier end (the CloudEvents extension `expirytime`, a time as RFC 3339 has it). What a
+	// Replay delivers again counts from then, and its `expirytime` no longer does. Inherited; at last 0s.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) == duration('0s') || duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="expiry must be between 1s and 8760h, for example 15m, or 0s for never"
+	Expiry *Duration `json:"expiry,omitempty"`
 }
 
 // PodTemplate is the part of a pod that may be chosen; everything else (service account, security context,

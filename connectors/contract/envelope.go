@@ -17,6 +17,9 @@ const (
 	HeaderTraceParent  = "traceparent"
 	HeaderTraceState   = "tracestate"
 
+	// ExtensionExpiryTime is the CloudEvents extension that says until when a message is worth delivering (RFC 3339).
+	ExtensionExpiryTime = "expirytime"
+
 	// HeaderExtensionPrefix begins every CloudEvents attribute.
 	HeaderExtensionPrefix = "ce-"
 	// HeaderAccepted is when the source accepted the message (RFC 3339 with nanoseconds): where latency is counted from.
@@ -60,6 +63,11 @@ const (
 	DeadReasonRejected = "Rejected"
 	// DeadReasonAttemptsExhausted: the last attempt failed as the ones before it.
 	DeadReasonAttemptsExhausted = "AttemptsExhausted"
+	// DeadReasonExpired: it was too old to be delivered, by the Route's delivery.expiry or by its own expirytime.
+	DeadReasonExpired = "Expired"
+	// DeadReasonTimedOut: the system did not answer in time, and the Route's retry.onTimeout is DeadLetter. Whether the work was done
+	// is not known.
+	DeadReasonTimedOut = "TimedOut"
 )
 
 // SourceURI is the ce-source of a connector's messages.

@@ -79,7 +79,7 @@ func (c *circuit) wake() {
 
 // probe until the circuit is closed. It counts as a worker.
 func (d *destination) probe(poke <-chan struct{}) {
-	wait, checks := firstProbe, 0
+	wait, checks, idle := firstProbe, 0, false
 	for {
 		timer := time.NewTimer(wait)
 		secrets := d.sink.secrets.Changed()
@@ -90,8 +90,9 @@ func (d *destination) probe(poke <-chan struct{}) {
 			wait = firstProbe
 		case <-d.sink.deliver.Done():
 		case <-poke:
-			// A message has come, the circuit was closed, or the pod stops. A message waits for the time of the next probe.
-			if !d.woken(timer.C) {
+			// A message has come, the circuit was closed, or the pod stops. A message waits for the time of the next probe, but for one that
+			// comes in place of one that never reached the system.
+			if !d.woken(timer.C, idle) {
 				timer.Stop()
 				d.endProbe()
 				return
@@ -99,7 +100,8 @@ func (d *destination) probe(poke <-chan struct{}) {
 			wait = min(2*wait, lastProbe)
 		}
 		timer.Stop()
-		if d.probed(&checks) {
+		var over bool
+		if over, idle = d.probed(&checks); over {
 			d.endProbe()
 			return
 		}
@@ -107,12 +109,12 @@ func (d *destination) probe(poke <-chan struct{}) {
 }
 
 // woken waits out a timer that a message has interrupted. It is false when there is nothing left to probe.
-func (d *destination) woken(timer <-chan time.Time) bool {
+func (d *destination) woken(timer <-chan time.Time, now bool) bool {
 	d.mu.Lock()
 	done := d.stopping || !d.circuit.open()
 	d.mu.Unlock()
-	if done {
-		return false
+	if done || now {
+		return !done
 	}
 	select {
 	case <-timer:
@@ -134,14 +136,15 @@ func (d *destination) endProbe() {
 	d.startWorker()
 }
 
-// probed asks the system, and tries a message. It is true when probing is over.
-func (d *destination) probed(checks *int) bool {
+// probed asks the system, and tries a message. over: probing is over. idle: no message was there to try, for those that were had been filtered
+// or had expired, so that the next one need not wait.
+func (d *destination) probed(checks *int) (over, idle bool) {
 	d.mu.Lock()
-	over := d.stopping || !d.circuit.open()
+	over = d.stopping || !d.circuit.open()
 	disproved := isConnection(d.circuit.err) || d.circuit.version != d.sink.secrets.Version()
 	d.mu.Unlock()
 	if over || d.sink.deliver.Err() != nil {
-		return true
+		return true, false
 	}
 	err := d.sink.check(d.sink.deliver)
 	d.mu.Lock()
@@ -149,7 +152,7 @@ func (d *destination) probed(checks *int) bool {
 		d.circuit.fail(err)
 		if *checks++; *checks%checksBeforeTry != 0 {
 			d.mu.Unlock()
-			return false
+			return false, false
 		}
 	} else {
 		*checks = 0
@@ -157,22 +160,37 @@ func (d *destination) probed(checks *int) bool {
 			// Nothing is there to try. What failed was the connection, which the check has made, or the credentials, which are others now.
 			d.circuit.close()
 			d.mu.Unlock()
-			return true
+			return true, false
 		}
 	}
-	if len(d.queue) == 0 {
-		d.request()
-		d.mu.Unlock()
-		return false
-	}
-	h := d.queue[0]
-	d.queue = append(d.queue[:0], d.queue[1:]...)
 	d.mu.Unlock()
-	// When it fails again it goes to the end of the queue, so that the next probe tries another one.
-	d.process([]*held{h})
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return !d.circuit.open() || d.stopping
+	return d.try()
+}
+
+// try one message after the other until one has reached the system. When it fails again it goes to the end of the queue, so that the next
+// probe tries another one.
+func (d *destination) try() (over, idle bool) {
+	asked := d.asked.Load()
+	for {
+		d.mu.Lock()
+		if d.stopping || !d.circuit.open() {
+			d.mu.Unlock()
+			return true, false
+		}
+		if d.asked.Load() != asked || len(d.queue) == 0 {
+			// Nothing that the pod holds, or nothing more for now.
+			if len(d.queue) == 0 {
+				d.request()
+			}
+			d.mu.Unlock()
+			return false, idle && d.asked.Load() == asked
+		}
+		h := d.queue[0]
+		d.queue = append(d.queue[:0], d.queue[1:]...)
+		d.mu.Unlock()
+		d.process([]*held{h})
+		idle = true
+	}
 }
 
 // isConnection tells failures that a successful Check disproves.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,8 +31,10 @@ const (
 // destination consumes one durable and delivers to one operation of the sink. Each has a subscription, workers and a circuit of its
 // own, so that a slow one never holds up another.
 type destination struct {
-	sink    *sinkRunner
-	route   contract.Route
+	sink  *sinkRunner
+	route contract.Route
+	// name is the destination's for good: idempotence keys hold it.
+	name    string
 	steps   []steps.Step
 	op      sdk.Operation
 	log     *slog.Logger
@@ -53,6 +56,8 @@ type destination struct {
 	circuit  circuit
 	memory   memory
 	ackWait  time.Duration
+	// asked counts the calls of the system.
+	asked atomic.Int64
 	// problems of this destination alone, for the report.
 	consumer, deadLetters problem
 	// invalid: the Route cannot run at all.
@@ -90,8 +95,10 @@ type held struct {
 	tried int
 	// seen is the count of successes at its last attempt that failed because the system was unavailable; -1 before any.
 	seen int64
-	// alone: not in a batch with others, because such a batch panicked.
-	alone bool
+	// alone: not in a batch with others, because such a batch panicked or was not answered. batched: its last attempt was in one.
+	alone, batched bool
+	// expires is when it is no longer worth delivering, in Unix nanoseconds; 0 for never.
+	expires int64
 	// dead is why it goes to the dead letters, once that is decided.
 	dead *deadLetter
 }
@@ -99,6 +106,7 @@ type held struct {
 func newDestination(s *sinkRunner, r contract.Route) *destination {
 	d := &destination{
 		sink: s, route: r, log: s.log.With("route", r.Name, "destination", r.Destination), metrics: s.metrics.destination(r.Name, r.Destination),
+		name: contract.DurableName(s.config.Connector.Namespace, r.Name, r.Destination),
 		held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
 	}
 	d.idle = sync.NewCond(&d.mu)

@@ -21,6 +21,8 @@ const (
 	maxEventType  = 128
 	maxExtensions = 32
 	maxMessageID  = 1024
+	// maxAttributes are all headers that a source may make: what a dead letter or a Replay adds has to fit too.
+	maxAttributes = contract.MaxHeaderSize - 8<<10
 )
 
 // envelope makes bus messages of a source's messages: CloudEvents in NATS binary mode.
@@ -128,8 +130,8 @@ func (e *envelope) encode(o *encoded, m *sdk.Message, now time.Time) error {
 		o.set(contract.HeaderMarking, e.marking)
 	}
 	e.extensions(o, m)
-	if o.size > contract.MaxHeaderSize-1024 {
-		return fmt.Errorf("its attributes take %d bytes, and %d are allowed", o.size, contract.MaxHeaderSize-1024)
+	if o.size > maxAttributes {
+		return fmt.Errorf("its attributes take %d bytes, and %d are allowed", o.size, maxAttributes)
 	}
 	o.size += len(o.Data)
 	return nil
@@ -178,6 +180,10 @@ func (e *envelope) check(m *sdk.Message) error {
 	for name, value := range m.Headers {
 		switch {
 		case name == contract.HeaderTraceParent || isBroker(name):
+		case name == contract.ExtensionExpiryTime:
+			if _, err := parseExpiryTime(value); err != nil {
+				return err
+			}
 		case name == contract.HeaderTraceState:
 			if !printable(value) {
 				return errors.New("its tracestate holds characters that are not printable ASCII")

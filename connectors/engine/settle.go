@@ -27,7 +27,7 @@ func (d *destination) outcome(h *held, err error) {
 	case errors.As(err, &unavailable):
 		d.unavailable(h, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		d.unavailable(h, sdk.Unavailable(contract.ReasonSystemError, fmt.Errorf("no answer within %s: %w", time.Duration(d.route.Delivery.Timeout), err)))
+		d.timedOut(h, sdk.Unavailable(contract.ReasonSystemError, fmt.Errorf("no answer within %s: %w", time.Duration(d.route.Delivery.Timeout), err)))
 	case errors.Is(err, context.Canceled) && d.sink.deliver.Err() != nil:
 		d.mu.Lock()
 		d.giveBack(h)

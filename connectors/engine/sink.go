@@ -60,6 +60,15 @@ func (s *sinkRunner) prepare(r registry) {
 				defer d.mu.Unlock()
 				return float64(len(d.held))
 			})
+		r.gauge("metip_connector_circuit_open", "1 while the destination waits because its system is unavailable.",
+			prometheus.Labels{"route": route.Name, "destination": route.Destination}, func() float64 {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				if d.circuit.open() {
+					return 1
+				}
+				return 0
+			})
 	}
 }
 

@@ -67,7 +67,7 @@ func (d *destination) process(batch []*held) {
 	}
 	deliveries := make([]*sdk.Delivery, len(ready))
 	for i, h := range ready {
-		h.delivery.Attempt = h.tried + 1
+		h.delivery.Attempt, h.batched = h.tried+1, len(ready) > 1
 		deliveries[i] = &h.delivery
 	}
 	begun := time.Now()
@@ -94,6 +94,7 @@ func (d *destination) process(batch []*held) {
 func (d *destination) write(deliveries []*sdk.Delivery) (results []error, panicked error) {
 	ctx, cancel := context.WithTimeout(d.sink.deliver, time.Duration(d.route.Delivery.Timeout))
 	defer cancel()
+	d.asked.Add(1)
 	defer func() {
 		if r := recover(); r != nil {
 			panicked = fmt.Errorf("the connector panicked: %v", r)
@@ -135,16 +136,22 @@ func (d *destination) prepare(h *held) bool {
 		return false
 	}
 	if h.decoded {
-		return true
+		return !d.expired(h)
 	}
 	if err := decode(h.in, &h.message); err != nil {
+		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
+		return false
+	}
+	if err := d.setExpiry(h); err != nil {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
 		return false
 	}
 	pass, failed := d.mediate(h)
 	switch {
 	case failed != nil && errors.Is(failed.err, steps.ErrLimit) && h.tried+1 < max(limitAttempts, int(d.route.Delivery.Attempts)):
-		d.retry(h, failed.err)
+		if !d.expired(h) {
+			d.retry(h, failed.err)
+		}
 		return false
 	case failed != nil:
 		d.bury(h, failed)
@@ -156,11 +163,16 @@ func (d *destination) prepare(h *held) bool {
 	}
 	h.decoded = true
 	from := originOf(h)
-	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.route.Durable}
+	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.name}
 	if h.delivery.MessageID == "" {
 		h.delivery.MessageID = fmt.Sprintf("%s/%d", d.route.Stream, from.sequence)
 	}
-	return true
+	// Again, for a step may have given it another end.
+	if err := d.setExpiry(h); err != nil {
+		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
+		return false
+	}
+	return !d.expired(h)
 }
 
 // mediate runs the Route's steps. It tells whether the message passes, or why it fails.

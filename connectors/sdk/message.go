@@ -39,7 +39,7 @@ type Delivery struct {
 	*Message
 	// MessageID is the id that is unique on the bus and the same for every attempt and every replay: idempotence keys derive from it.
 	MessageID string
-	// Durable is the name of the destination's durable consumer: ids are unique within it.
+	// Durable names the destination, whatever becomes of its Connector and of its order: ids are unique within it.
 	Durable string
 	// Attempt counts from 1.
 	Attempt int

@@ -252,7 +252,7 @@ func (o *operation) build(d *sdk.Delivery, credentials *sinkCredentials) (*http.
 		}
 	}
 	header["User-Agent"] = userAgent
-	header["Idempotency-Key"] = []string{encodeAttribute(d.MessageID)}
+	header["Idempotency-Key"] = []string{d.Durable + "/" + encodeAttribute(d.MessageID)}
 	if credentials.authorization != "" {
 		header["Authorization"] = []string{credentials.authorization}
 	}

@@ -150,7 +150,7 @@ func TestRequest(t *testing.T) {
 	want := map[string]string{
 		"Ce-Specversion": "1.0", "Ce-Id": "m%201", "Ce-Source": "/metip/test/source", "Ce-Type": "test.event", "Ce-Time": "2026-01-02T03:04:05Z",
 		"Ce-Subject": "s", "Ce-Station": "n%C3%B6rth", "Traceparent": "00-x", "Content-Type": "application/json", "Content-Length": "49",
-		"Idempotency-Key": "source-uid/in/m%201", "User-Agent": "metip", "X-Station": "ö&?#!", "X-Fixed": "{}",
+		"Idempotency-Key": "test_route_db/source-uid/in/m%201", "User-Agent": "metip", "X-Station": "ö&?#!", "X-Fixed": "{}",
 	}
 	want["Content-Length"] = fmt.Sprint(len(d.Data))
 	if diff := cmp.Diff(want, got); diff != "" {

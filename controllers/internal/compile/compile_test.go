@@ -35,6 +35,18 @@ func TestDeliveryIsInheritedFieldByField(t *testing.T) {
 			Timeout: contract.Duration(5 * time.Second), Attempts: 0,
 			Backoff: contract.Duration(2 * time.Second), MaxBackoff: contract.Duration(30 * time.Second),
 		}},
+		{"an end, and what no answer means", []*v1alpha1.Delivery{
+			{Expiry: d("0s"), Retry: &v1alpha1.Retry{OnTimeout: new(v1alpha1.TimeoutWait)}},
+			{Expiry: d("15m"), Retry: &v1alpha1.Retry{OnTimeout: new(v1alpha1.TimeoutRetry)}},
+		}, contract.Delivery{
+			Timeout: contract.Duration(30 * time.Second), Attempts: 10,
+			Backoff: contract.Duration(time.Second), MaxBackoff: contract.Duration(5 * time.Minute),
+		}},
+		{"an inherited end", []*v1alpha1.Delivery{nil, {Timeout: d("1s")}, {Expiry: d("15m"), Retry: &v1alpha1.Retry{OnTimeout: new(v1alpha1.TimeoutDeadLetter)}}}, contract.Delivery{
+			Timeout: contract.Duration(time.Second), Attempts: 10,
+			Backoff: contract.Duration(time.Second), MaxBackoff: contract.Duration(5 * time.Minute),
+			OnTimeout: contract.OnTimeoutDeadLetter, Expiry: contract.Duration(15 * time.Minute),
+		}},
 		{"levels that contradict each other", []*v1alpha1.Delivery{{Retry: &v1alpha1.Retry{Backoff: d("10m")}}}, contract.Delivery{
 			Timeout: contract.Duration(30 * time.Second), Attempts: 10,
 			Backoff: contract.Duration(10 * time.Minute), MaxBackoff: contract.Duration(10 * time.Minute),

@@ -29,17 +29,20 @@ const (
 // Delivery is the effective delivery: each field is the first one that is set, from the destination over the Route to the
 // Integration, and at last the documented value.
 func Delivery(levels ...*v1alpha1.Delivery) contract.Delivery {
-	var timeout, backoff, maxBackoff *v1alpha1.Duration
+	var timeout, backoff, maxBackoff, expiry *v1alpha1.Duration
+	var onTimeout *v1alpha1.TimeoutPolicy
 	var attempts *int32
 	for _, l := range levels {
 		if l == nil {
 			continue
 		}
 		timeout = first(timeout, l.Timeout)
+		expiry = first(expiry, l.Expiry)
 		if l.Retry != nil {
 			attempts = first(attempts, l.Retry.Attempts)
 			backoff = first(backoff, l.Retry.Backoff)
 			maxBackoff = first(maxBackoff, l.Retry.MaxBackoff)
+			onTimeout = first(onTimeout, l.Retry.OnTimeout)
 		}
 	}
 	d := contract.Delivery{
@@ -47,6 +50,11 @@ func Delivery(levels ...*v1alpha1.Delivery) contract.Delivery {
 		Attempts:   DefaultAttempts,
 		Backoff:    contract.Duration(duration(backoff, DefaultBackoff)),
 		MaxBackoff: contract.Duration(duration(maxBackoff, DefaultMaxBackoff)),
+		Expiry:     contract.Duration(duration(expiry, 0)),
+	}
+	// The value at the end of the inheritance is left out, so that configurations keep their hash.
+	if onTimeout != nil && *onTimeout != v1alpha1.TimeoutWait {
+		d.OnTimeout = string(*onTimeout)
 	}
 	if attempts != nil {
 		d.Attempts = *attempts
