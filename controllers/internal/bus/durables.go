@@ -134,7 +134,8 @@ func (s *session) Durables(ctx context.Context, stream string) ([]DurableState, 
 			continue
 		}
 		all = append(all, DurableState{
-			Name: info.Name, RouteUID: types.UID(info.Config.Metadata[metaRouteUID]),
+			Name: info.Name, RouteUID: types.UID(info.Config.Metadata[metaRouteUID]), Destination: info.Config.Metadata[metaDestination],
+			Filters: comparableDurable(info.Config).FilterSubjects, AckFloor: info.AckFloor.Stream,
 			Pending: info.NumPending, AckPending: info.NumAckPending, Paused: info.Paused,
 		})
 	}

@@ -16,7 +16,10 @@ type consumerPage struct {
 	Offset    int      `json:"offset"`
 	Missing   []string `json:"missing"`
 	Consumers []struct {
-		Name     string `json:"name"`
+		Name   string `json:"name"`
+		Config struct {
+			Metadata map[string]string `json:"metadata"`
+		} `json:"config"`
 		AckFloor struct {
 			Stream uint64 `json:"stream_seq"`
 		} `json:"ack_floor"`
@@ -60,6 +63,9 @@ func (t *trimmer) lowest(ctx context.Context, stream string) (uint64, error) {
 		}
 		for _, c := range page.Consumers {
 			seen[c.Name] = true
+			if c.Config.Metadata[metaRole] == roleReplay {
+				continue // reads history, and is owed nothing
+			}
 			lowest = min(lowest, c.AckFloor.Stream)
 		}
 		offset += len(page.Consumers)

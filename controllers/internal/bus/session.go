@@ -37,6 +37,8 @@ type session struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	sys    *nats.Conn
+	// copies publishes asynchronously, for Replays.
+	copies jetstream.JetStream
 
 	reports *reports
 	claims  *claims
@@ -98,6 +100,9 @@ func (s *session) open() error {
 		return err
 	}
 	if s.js, err = jetstream.New(s.nc, jetstream.WithDefaultTimeout(callTimeout)); err != nil {
+		return err
+	}
+	if s.copies, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(copyTimeout)); err != nil {
 		return err
 	}
 	if s.params.Sys != nil {
@@ -296,6 +301,8 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrFull):
+		return err
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case errors.As(err, &api) && outOfStorage(api):

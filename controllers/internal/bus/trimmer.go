@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // When and how far streams are trimmed.
@@ -39,6 +40,7 @@ type trimmer struct {
 	mu      sync.Mutex
 	locks   map[string]*sync.Mutex
 	raised  map[string]bool
+	held    map[string]map[types.UID]held
 	streams map[string]*trimState
 }
 
@@ -57,7 +59,7 @@ func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, l
 	}
 	return &trimmer{
 		nc: nc, js: js, interval: interval, log: log.WithName("trimmer"),
-		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, streams: map[string]*trimState{},
+		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, held: map[string]map[types.UID]held{}, streams: map[string]*trimState{},
 	}
 }
 
@@ -211,7 +213,7 @@ func (t *trimmer) trim(ctx context.Context, info *jetstream.StreamInfo, floor ui
 	if err != nil {
 		return err
 	}
-	target := min(floor+1, window, max(old, crowdedGoal(info)))
+	target := min(floor+1, window, max(old, crowdedGoal(info)), t.heldFrom(info, time.Now()))
 	if target <= info.State.FirstSeq {
 		return nil
 	}

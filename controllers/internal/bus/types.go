@@ -40,6 +40,8 @@ type Session interface {
 
 	// Reports of all pods of a connector that were heard of within contract.ReportTimeout.
 	Reports(namespace, connector string) []PodReport
+
+	Replays
 }
 
 // Sessions finds the Session of a Broker.
@@ -102,8 +104,12 @@ type Durable struct {
 
 // DurableState is a durable consumer, as found.
 type DurableState struct {
-	Name     string
-	RouteUID types.UID
+	Name        string
+	RouteUID    types.UID
+	Destination string
+	// Filters are its subjects, and AckFloor is the sequence up to which it has everything acknowledged.
+	Filters  []string
+	AckFloor uint64
 	// Pending messages that were not delivered yet, and AckPending that were and are not acknowledged.
 	Pending    uint64
 	AckPending int

@@ -133,9 +133,9 @@ func TestConnectorsWorkWithMinimalPermissionsAndNoMore(t *testing.T) {
 				t.Errorf("%d messages were delivered, want 10", got)
 			}
 			for who, tries := range map[*nats.Conn][]string{
-				f.source: {"evt.ns.intg.other.0.x", "evt.ns.intg2.src.0.x", "dead.ns.intg.route.db.1-0", "mark.ns.intg", "bus.API.CONSUMER.INFO.ns_intg.ns_route_db",
+				f.source: {"evt.ns.intg.other.0.x", "evt.ns.intg2.src.0.x", "dead.ns.intg.route.db.1-0", "mark.ns.intg", "rpl.ns.intg.route.db.0", "bus.API.CONSUMER.INFO.ns_intg.ns_route_db",
 					"$JS.API.STREAM.DELETE.ns_intg", "$SYS.REQ.CLAIMS.UPDATE", "status.ns.other.pod"},
-				f.sink: {"evt.ns.intg.src.0.x", "bus.API.CONSUMER.INFO.ns_intg.other", "bus.API.CONSUMER.CREATE.ns_intg.x", "bus.API.STREAM.INFO.ns_intg",
+				f.sink: {"evt.ns.intg.src.0.x", "rpl.ns.intg.route.db.0", "bus.API.CONSUMER.INFO.ns_intg.other", "bus.API.CONSUMER.CREATE.ns_intg.x", "bus.API.STREAM.INFO.ns_intg",
 					"dead.ns.intg.route.other.1-0", "$JS.API.STREAM.PURGE.ns_intg"},
 			} {
 				for _, subject := range tries {
