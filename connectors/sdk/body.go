@@ -24,9 +24,22 @@ func (m *Message) Body() (any, error) {
 	return m.body, m.bodyErr
 }
 
+// maxPeeks of Undecoded: to read two fields' worth costs about as much as to decode.
+const maxPeeks = 2
+
+// Undecoded gives a JSON body's bytes to whoever wants no more than a few fields of it, while it is cheaper to look for them there than to
+// call Body: until Body is called, or this for the third time.
+func (m *Message) Undecoded() (data []byte, ok bool) {
+	if m.decoded || m.peeked >= maxPeeks || m.Format != FormatJSON && m.Format != "" {
+		return nil, false
+	}
+	m.peeked++
+	return m.Data, true
+}
+
 // SetData replaces Data, and forgets what Body decoded.
 func (m *Message) SetData(data []byte) {
-	m.Data, m.body, m.bodyErr, m.decoded = data, nil, nil, false
+	m.Data, m.body, m.bodyErr, m.decoded, m.peeked = data, nil, nil, false, 0
 }
 
 func decodeBody(format string, data []byte) (any, error) {

@@ -87,9 +87,39 @@ func TestSetDataForgetsTheBody(t *testing.T) {
 	}
 }
 
+func TestUndecoded(t *testing.T) {
+	m := &Message{Data: []byte(`{}`)}
+	for range maxPeeks {
+		if data, ok := m.Undecoded(); !ok || string(data) != "{}" {
+			t.Fatal(string(data), ok)
+		}
+	}
+	if _, ok := m.Undecoded(); ok {
+		t.Fatal("it was cheaper to decode long ago")
+	}
+	m.SetData([]byte(`[]`))
+	if data, ok := m.Undecoded(); !ok || string(data) != "[]" {
+		t.Fatal(string(data), ok)
+	}
+	if _, err := m.Body(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := m.Undecoded(); ok {
+		t.Fatal("it has been decoded")
+	}
+	m = &Message{Format: FormatText, Data: []byte(`{}`)}
+	if _, ok := m.Undecoded(); ok {
+		t.Fatal("Text is no JSON")
+	}
+}
+
 // FuzzDecodeJSON holds the decoder to encoding/json: what is valid, and what it means.
 func FuzzDecodeJSON(f *testing.F) {
-	for _, s := range []string{`{"a":[1,2.5e-3,"\u00e9\ud83d\ude00",null,true]}`, `"\ud800"`, `-`, `[[[]]]`, "\"\xff\"", `1e5`, ` 1 `} {
+	many := strings.Repeat(`"a":[`+strings.Repeat(`{"b":1,"b":2},`, 40)+`3],`, 3)
+	for i := range 70 {
+		many += fmt.Sprintf(`"m%d":%d,`, i%60, i)
+	}
+	for _, s := range []string{"{" + many + `"z":[[]]}`, `{"a":[1,2.5e-3,"\u00e9\ud83d\ude00",null,true]}`, `"\ud800"`, `-`, `[[[]]]`, "\"\xff\"", `1e5`, ` 1 `} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -7,16 +7,19 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/metip/metip/connectors/internal/rawjson"
 )
 
 // MaxDepth of nested arrays and objects in a JSON body.
-const MaxDepth = 256
+const MaxDepth = rawjson.MaxDepth
 
 // DecodeJSON decodes one JSON document into nil, bool, string, int, json.Number, []any and map[string]any. Numbers lose nothing:
 // an integer that fits 64 bits is an int, every other number stays the text that it was. Nesting beyond MaxDepth is an error.
 // These are the types that gojq and CEL (package steps) take as they are.
 func DecodeJSON(data []byte) (any, error) {
-	d := decoder{in: data}
+	var open [24]member
+	d := decoder{in: data, open: open[:0]}
 	d.space()
 	v, err := d.value(0)
 	if err != nil {
@@ -31,32 +34,14 @@ func DecodeJSON(data []byte) (any, error) {
 
 // CheckJSON tells whether DecodeJSON would succeed, without making values.
 func CheckJSON(data []byte) error {
-	if !json.Valid(data) {
-		_, err := DecodeJSON(data)
-		if err == nil {
-			err = errors.New("invalid JSON")
-		}
-		return err
+	if rawjson.Valid(data) {
+		return nil
 	}
-	depth, deepest, quoted := 0, 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
-		case c == '}' || c == ']':
-			depth--
-		}
+	_, err := DecodeJSON(data)
+	if err == nil {
+		err = errors.New("invalid JSON")
 	}
-	if deepest > MaxDepth {
-		return errDepth
-	}
-	return nil
+	return err
 }
 
 var errDepth = fmt.Errorf("JSON is nested deeper than %d", MaxDepth)
@@ -65,22 +50,26 @@ var errDepth = fmt.Errorf("JSON is nested deeper than %d", MaxDepth)
 type decoder struct {
 	in []byte
 	at int
+	// text is in as a string, once the first string is met: those without escapes are parts of it, and cost nothing each.
+	text string
+	// open holds what has been read of the small arrays and objects that are not yet closed, so that each is made in its size.
+	open []member
+}
+
+// maxOpen members of one array or object in decoder.open; a larger one grows by itself.
+const maxOpen = 32
+
+// member of an object, or element of an array.
+type member struct {
+	name  string
+	value any
 }
 
 func (d *decoder) fail(message string) error {
 	return fmt.Errorf("JSON at byte %d: %s", d.at, message)
 }
 
-func (d *decoder) space() {
-	for d.at < len(d.in) {
-		switch d.in[d.at] {
-		case ' ', '\t', '\n', '\r':
-			d.at++
-		default:
-			return
-		}
-	}
-}
+func (d *decoder) space() { d.at = rawjson.Space(d.in, d.at) }
 
 func (d *decoder) value(depth int) (any, error) {
 	if d.at == len(d.in) {
@@ -92,7 +81,7 @@ func (d *decoder) value(depth int) (any, error) {
 	case '[':
 		return d.array(depth + 1)
 	case '"':
-		return d.text()
+		return d.string()
 	case 't':
 		return true, d.word("true")
 	case 'f':
@@ -119,18 +108,18 @@ func (d *decoder) object(depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, errDepth
 	}
-	m := map[string]any{}
 	d.at++
 	d.space()
 	if d.next('}') {
-		return m, nil
+		return map[string]any{}, nil
 	}
-	for {
+	var m map[string]any
+	for from := len(d.open); ; {
 		d.space()
 		if d.at == len(d.in) || d.in[d.at] != '"' {
 			return nil, d.fail("expected a member's name")
 		}
-		key, err := d.text()
+		key, err := d.string()
 		if err != nil {
 			return nil, err
 		}
@@ -139,11 +128,20 @@ func (d *decoder) object(depth int) (any, error) {
 			return nil, d.fail("expected ':'")
 		}
 		d.space()
-		if m[key], err = d.value(depth); err != nil {
+		value, err := d.value(depth)
+		if err != nil {
 			return nil, err
+		}
+		if m != nil {
+			m[key] = value
+		} else if d.open = append(d.open, member{key, value}); len(d.open)-from == maxOpen {
+			m = d.closeObject(from, 2*maxOpen)
 		}
 		d.space()
 		if d.next('}') {
+			if m == nil {
+				m = d.closeObject(from, len(d.open)-from)
+			}
 			return m, nil
 		}
 		if !d.next(',') {
@@ -152,31 +150,58 @@ func (d *decoder) object(depth int) (any, error) {
 	}
 }
 
+// closeObject makes an object of what is open since from. The last of several members of one name counts.
+func (d *decoder) closeObject(from, size int) map[string]any {
+	m := make(map[string]any, size)
+	for _, x := range d.open[from:] {
+		m[x.name] = x.value
+	}
+	d.open = d.open[:from]
+	return m
+}
+
 func (d *decoder) array(depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, errDepth
 	}
-	a := []any{}
 	d.at++
 	d.space()
 	if d.next(']') {
-		return a, nil
+		return []any{}, nil
 	}
-	for {
+	var a []any
+	for from := len(d.open); ; {
 		d.space()
 		v, err := d.value(depth)
 		if err != nil {
 			return nil, err
 		}
-		a = append(a, v)
+		if a != nil {
+			a = append(a, v)
+		} else if d.open = append(d.open, member{value: v}); len(d.open)-from == maxOpen {
+			a = d.closeArray(from, 2*maxOpen)
+		}
 		d.space()
 		if d.next(']') {
+			if a == nil {
+				a = d.closeArray(from, len(d.open)-from)
+			}
 			return a, nil
 		}
 		if !d.next(',') {
 			return nil, d.fail("expected ',' or ']'")
 		}
 	}
+}
+
+// closeArray makes an array of what is open since from.
+func (d *decoder) closeArray(from, size int) []any {
+	a := make([]any, 0, size)
+	for _, x := range d.open[from:] {
+		a = append(a, x.value)
+	}
+	d.open = d.open[:from]
+	return a
 }
 
 func (d *decoder) next(c byte) bool {
@@ -189,37 +214,14 @@ func (d *decoder) next(c byte) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-func (d *decoder) digits() bool {
-	from := d.at
-	for d.at < len(d.in) && isDigit(d.in[d.at]) {
-		d.at++
-	}
-	return d.at > from
-}
-
 func (d *decoder) number() (any, error) {
 	from := d.at
-	d.next('-')
-	if !d.next('0') && !d.digits() {
+	end, integer := rawjson.Number(d.in, from)
+	if end == rawjson.Invalid {
 		return nil, d.fail("expected a digit")
 	}
-	integer := true
-	if d.next('.') {
-		integer = false
-		if !d.digits() {
-			return nil, d.fail("expected a digit")
-		}
-	}
-	if d.next('e') || d.next('E') {
-		integer = false
-		if !d.next('+') {
-			d.next('-')
-		}
-		if !d.digits() {
-			return nil, d.fail("expected a digit")
-		}
-	}
-	s := string(d.in[from:d.at])
+	d.at = end
+	s := d.part(from, end)
 	if integer && s != "-0" {
 		if i, err := strconv.Atoi(s); err == nil {
 			return i, nil
@@ -228,16 +230,26 @@ func (d *decoder) number() (any, error) {
 	return json.Number(s), nil
 }
 
-// text reads a string. Each invalid byte and lone surrogate becomes U+FFFD, as in encoding/json.
-func (d *decoder) text() (string, error) {
-	d.at++
-	from := d.at
+// part of the document as a string.
+func (d *decoder) part(from, to int) string {
+	if d.text == "" {
+		d.text = string(d.in)
+	}
+	return d.text[from:to]
+}
+
+// string reads a string. Each invalid byte and lone surrogate becomes U+FFFD, as in encoding/json.
+func (d *decoder) string() (string, error) {
+	from := d.at + 1
+	if end, plain := rawjson.String(d.in, d.at); plain {
+		d.at = end
+		return d.part(from, end-1), nil
+	}
 	for i := from; i < len(d.in); i++ {
 		switch c := d.in[i]; {
 		case c == '"':
-			raw := d.in[from:i]
 			d.at = i + 1
-			s := string(raw)
+			s := d.part(from, i)
 			if !utf8.ValidString(s) {
 				s = string([]rune(s))
 			}

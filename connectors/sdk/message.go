@@ -26,12 +26,18 @@ type Message struct {
 	Headers map[string]string
 	// Format of Data: JSON, XML, Text or Binary. The engine sets it; a system leaves it empty.
 	Format string
+	// Accepted is when the first source accepted the message, as RFC 3339 with nanoseconds; Hops is how often a relay has passed it on. The
+	// engine sets both.
+	Accepted string
+	Hops     int
 	// Data is the body, byte for byte. Use SetData once Body has been called.
 	Data []byte
 
 	body    any
 	bodyErr error
 	decoded bool
+	// peeked counts the calls of Undecoded.
+	peeked uint8
 }
 
 // Delivery is a message for a sink, with what the engine knows of it.
