@@ -91,6 +91,8 @@ type Source struct {
 	EventType string `json:"eventType"`
 	// Format is JSON, XML, Text or Binary.
 	Format string `json:"format"`
+	// PartitionKey is a CEL expression that yields the key of each message; empty means what the system says, or none.
+	PartitionKey string `json:"partitionKey,omitempty"`
 	// Suspended: stop reading; a listener answers 503.
 	Suspended bool `json:"suspended,omitempty"`
 	// DeduplicationWindow of the stream.
@@ -115,7 +117,8 @@ type Route struct {
 	Destination string `json:"destination"`
 	Integration string `json:"integration"`
 	Stream      string `json:"stream"`
-	Durable     string `json:"durable"`
+	// Durable is the destination's DurableName: its durable consumer or, with Delivery.Lanes, what those are named after.
+	Durable string `json:"durable"`
 	// Steps are the Route's filter and steps, then the destination's, in order.
 	Steps []Step `json:"steps,omitempty"`
 	// Operation replaces the one in the system's options; JSON of the API's operation member. Empty means the Connector's own.
@@ -134,6 +137,11 @@ type Delivery struct {
 	OnTimeout string `json:"onTimeout,omitempty"`
 	// Expiry is how long after the source took it in a message is still worth delivering; 0 means for ever.
 	Expiry Duration `json:"expiry,omitempty"`
+	// Order that is kept, and by how many lanes; both are empty where none is.
+	Order Order `json:"order,omitempty"`
+	Lanes int   `json:"lanes,omitempty"`
+	// Key is a CEL expression that yields the key whose order is kept; empty means the message's partition key.
+	Key string `json:"key,omitempty"`
 }
 
 // What an attempt without an answer means (Delivery.OnTimeout).

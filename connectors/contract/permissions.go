@@ -52,6 +52,8 @@ type SinkDestination struct {
 	Integration string
 	Route       string
 	Destination string
+	// Lanes of the destination; 0 where its order is not kept.
+	Lanes int
 }
 
 // SinkPermissions of a sink connector: its durable consumers, their dead letters, and its own reports.
@@ -62,14 +64,19 @@ func SinkPermissions(namespace, connector string, destinations []SinkDestination
 	}
 	for _, d := range destinations {
 		stream := EventStream(namespace, d.Integration)
-		durable := DurableName(namespace, d.Route, d.Destination)
-		p.Publish = append(p.Publish,
-			APIPrefix+".CONSUMER.MSG.NEXT."+stream+"."+durable,
-			APIPrefix+".CONSUMER.INFO."+stream+"."+durable,
-			"$JS.ACK."+stream+"."+durable+".>",
-			"$JS.ACK.*.*."+stream+"."+durable+".>",
-			DeadSubjects(namespace, d.Integration, d.Route, d.Destination),
-		)
+		for _, durable := range Durables(DurableName(namespace, d.Route, d.Destination), d.Lanes) {
+			p.Publish = append(p.Publish,
+				APIPrefix+".CONSUMER.MSG.NEXT."+stream+"."+durable,
+				APIPrefix+".CONSUMER.INFO."+stream+"."+durable,
+				"$JS.ACK."+stream+"."+durable+".>",
+				"$JS.ACK.*.*."+stream+"."+durable+".>",
+			)
+			// Who takes a lane over goes back to what was acknowledged last. More than its own place nobody can move by that.
+			if d.Lanes > 0 {
+				p.Publish = append(p.Publish, APIPrefix+".CONSUMER.RESET."+stream+"."+durable)
+			}
+		}
+		p.Publish = append(p.Publish, DeadSubjects(namespace, d.Integration, d.Route, d.Destination))
 	}
 	return p
 }
@@ -83,6 +90,7 @@ func BusExports() []Export {
 		{Subject: "status.>"},
 		{Subject: "$JS.ACK.>"},
 		{Subject: "$JS.API.CONSUMER.INFO.>", Local: APIPrefix + ".CONSUMER.INFO.>"},
+		{Subject: "$JS.API.CONSUMER.RESET.>", Local: APIPrefix + ".CONSUMER.RESET.>"},
 		{Subject: "$JS.API.CONSUMER.MSG.NEXT.>", Local: APIPrefix + ".CONSUMER.MSG.NEXT.>", Streams: true},
 	}
 }
