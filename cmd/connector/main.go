@@ -16,6 +16,7 @@ import (
 	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 func main() {
@@ -51,18 +52,25 @@ func run() error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})).
 		With("connector", cfg.Connector.Namespace+"/"+cfg.Connector.Name, "pod", *pod)
 	name := ""
-	if cfg.Source != nil {
+	switch {
+	case cfg.Source != nil:
 		name = cfg.Source.System.Type
-	} else {
+	case cfg.Service != nil:
+		name = cfg.Service.System.Type
+	default:
 		name = cfg.Sink.System.Type
 	}
 	system, ok := catalog.Lookup(name)
-	if !ok {
+	if !ok && name != contract.RelaySystem { // which is the engine's own
 		return fmt.Errorf("this program knows no system %q: the operator and the connector image are of different releases", name)
+	}
+	var traces tracing.Options
+	if err := tracing.FromEnvironment(&traces); err != nil {
+		return err
 	}
 	e, err := engine.New(engine.Options{
 		Config: cfg, System: system, Pod: *pod, CredsFile: *creds, SystemDir: *systemDir, ListenAddress: *listen, HealthAddress: *healthAddress,
-		AllowLoopback: *allowLoopback, Grace: *grace, Linger: *linger, Log: log,
+		AllowLoopback: *allowLoopback, Grace: *grace, Linger: *linger, Log: log, Tracing: traces,
 	})
 	if err != nil {
 		return err

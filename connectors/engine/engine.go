@@ -13,6 +13,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 // Timing of the end.
@@ -38,6 +39,8 @@ type Options struct {
 	// Grace is how long the drain may take; 25 s if zero. Linger is how long a listener stays open after the drain has begun; 3 s if zero.
 	Grace, Linger time.Duration
 	Log           *slog.Logger
+	// Tracing says where spans go; the engine fills in the rest.
+	Tracing tracing.Options
 }
 
 // Engine runs one connector pod.
@@ -48,10 +51,12 @@ type Engine struct {
 	reports  *reports
 	secrets  *secrets
 	registry registry
+	tracer   *tracing.Tracer
 	system   *systemState
 	health   *health
 
 	publisher *publisher
+	caller    *caller
 	sink      *sinkRunner
 	listens   atomic.Bool
 	// broken is why the system can never work as configured.
@@ -103,6 +108,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.replies, err = newReplies(e.conn); err != nil {
 		return err
 	}
+	if err := e.trace(); err != nil {
+		return err
+	}
+	defer e.closeTracer(ctx)
 	e.gauges()
 
 	var background sync.WaitGroup
@@ -112,9 +121,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stopWork()
 
-	if e.Config.Source != nil {
+	switch {
+	case e.Config.Source != nil:
 		err = e.runSource(ctx, work)
-	} else {
+	case e.Config.Service != nil:
+		err = e.runService(ctx, work)
+	default:
 		err = e.runSink(ctx, work)
 	}
 	e.health.ready.Store(false)
@@ -178,6 +190,7 @@ func (e *Engine) runBroken(ctx context.Context, err error) {
 
 func (e *Engine) runSource(ctx, work context.Context) error {
 	e.publisher = newPublisher(e.Config, e.conn, e.replies, newSourceMetrics(e.registry), e.reports.changed)
+	e.publisher.envelope.tracer = e.tracer
 	if e.publisher.batches != nil {
 		go e.publisher.batches.run(work.Done())
 	}
@@ -185,7 +198,15 @@ func (e *Engine) runSource(ctx, work context.Context) error {
 		e.runBroken(ctx, fmt.Errorf("%s is no source", e.Config.Source.System.Type))
 		return nil
 	}
-	source, err := e.System.Source(e.runtime(), e.Config.Source.System.Options)
+	runtime := e.runtime()
+	if len(e.Config.Source.Calls) > 0 {
+		caller, err := newCaller(e.Config, e.conn, e.registry, e.Log, e.reports.changed)
+		if err != nil {
+			return err
+		}
+		e.caller, runtime.Caller = caller, caller
+	}
+	source, err := e.System.Source(runtime, e.Config.Source.System.Options)
 	if err != nil {
 		e.runBroken(ctx, err)
 		return nil
@@ -234,12 +255,20 @@ func ended(err error) error {
 	return fmt.Errorf("the source ended: %w", err)
 }
 
-func (e *Engine) runSink(ctx, work context.Context) error {
-	if e.System.Sink == nil {
-		e.runBroken(ctx, fmt.Errorf("%s is no sink", e.Config.Sink.System.Type))
-		return nil
+// openSink makes the sink: a system's or, of a relay, the engine's own, which lasts until work ends.
+func (e *Engine) openSink(work context.Context) (sdk.Sink, error) {
+	switch {
+	case e.Config.Sink.System.Type == contract.RelaySystem:
+		return newRelaySink(e, work.Done()), nil
+	case e.System.Sink == nil:
+		return nil, fmt.Errorf("%s is no sink", e.Config.Sink.System.Type)
+	default:
+		return e.System.Sink(e.runtime(), e.Config.Sink.System.Options)
 	}
-	sink, err := e.System.Sink(e.runtime(), e.Config.Sink.System.Options)
+}
+
+func (e *Engine) runSink(ctx, work context.Context) error {
+	sink, err := e.openSink(work)
 	if err != nil {
 		e.runBroken(ctx, err)
 		return nil
@@ -253,7 +282,7 @@ func (e *Engine) runSink(ctx, work context.Context) error {
 	defer stop(nil)
 	runner := &sinkRunner{
 		config: e.Config, log: e.Log, conn: e.conn, replies: e.replies, secrets: e.secrets, metrics: newSinkMetrics(e.registry), sink: sink,
-		system: e.system, started: time.Now(), changed: e.reports.changed, deliver: deliver,
+		system: e.system, started: time.Now(), changed: e.reports.changed, deliver: deliver, tracer: e.tracer,
 	}
 	runner.prepare(e.registry)
 	e.sink = runner
@@ -269,11 +298,44 @@ func (e *Engine) runSink(ctx, work context.Context) error {
 	return nil
 }
 
+func (e *Engine) runService(ctx, work context.Context) error {
+	if e.System.Service == nil {
+		e.runBroken(ctx, fmt.Errorf("%s is no service", e.Config.Service.System.Type))
+		return nil
+	}
+	service, err := e.System.Service(e.runtime(), e.Config.Service.System.Options)
+	if err != nil {
+		e.runBroken(ctx, err)
+		return nil
+	}
+	defer func() {
+		if err := service.Close(); err != nil {
+			e.Log.Warn("close the system's connections", "error", err)
+		}
+	}()
+	calls, stop := context.WithCancelCause(work)
+	defer stop(nil)
+	runner := newServiceRunner(calls, e.Config, service)
+	runner.log, runner.conn, runner.secrets, runner.system = e.Log, e.conn, e.secrets, e.system
+	runner.metrics = newServiceMetrics(e.registry, e.Config.Service)
+	go e.reports.run(work.Done())
+	defer context.AfterFunc(ctx, func() {
+		e.Log.Info("draining")
+		e.health.ready.Store(false)
+		e.reports.drain()
+		time.AfterFunc(e.Grace, func() { stop(errShuttingDown) })
+	})()
+	return runner.run(ctx, func() { e.health.ready.Store(true) })
+}
+
 // report of the pod as it is.
 func (e *Engine) report() contract.Report {
 	r := contract.Report{ConfigHash: e.Config.Hash}
 	if e.sink != nil {
 		r.Routes = e.sink.routes()
+	}
+	if e.caller != nil {
+		r.Routes = e.caller.states()
 	}
 	err, pending, since := e.system.get()
 	if pending {

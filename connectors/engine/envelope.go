@@ -14,6 +14,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 // Limits of single attributes, in bytes. All headers together are bounded by contract.MaxHeaderSize.
@@ -31,6 +32,8 @@ type envelope struct {
 	// subjects of the connector's own event type, by slot; prefix is theirs up to the slot.
 	subjects [contract.Slots]string
 	prefix   string
+	// tracer is nil where nothing is traced.
+	tracer *tracing.Tracer
 }
 
 func newEnvelope(c *contract.Config) *envelope {
@@ -54,6 +57,7 @@ type encoded struct {
 	values [24]string
 	used   int
 	size   int
+	span   tracing.Span
 }
 
 func (o *encoded) reset() {
@@ -62,6 +66,7 @@ func (o *encoded) reset() {
 	}
 	clear(o.Header)
 	clear(o.values[:])
+	o.span = tracing.Span{}
 	o.used, o.size, o.Data, o.Subject, o.Reply = 0, 0, nil, "", ""
 }
 
@@ -150,7 +155,11 @@ func (e *envelope) extensions(o *encoded, m *sdk.Message) {
 			o.set(contract.HeaderExtensionPrefix+name, escapeHeader(value))
 		}
 	}
-	if !validTraceParent(trace) {
+	switch {
+	case e.tracer != nil:
+		o.span = e.tracer.Publish(trace, m.Headers[contract.HeaderTraceState], o.Subject, m.ID)
+		trace = o.span.TraceParent()
+	case !validTraceParent(trace):
 		trace = newTraceParent()
 	}
 	o.set(contract.HeaderTraceParent, trace)
@@ -343,7 +352,8 @@ func decode(in *nats.Msg, m *sdk.Message) error {
 	if m.Type != parts[5] {
 		return fmt.Errorf("its type %.100q is not the one of its subject %.200q", m.Type, subject)
 	}
-	if strings.HasPrefix(m.Source, "/metip/") && m.Source != contract.SourceURI(parts[1], parts[3]) {
+	if strings.HasPrefix(m.Source, "/metip/") && m.Source != contract.SourceURI(parts[1], parts[3]) &&
+		(parts[3] != contract.RelayToken || !strings.HasPrefix(m.Source, contract.RelaySourcePrefix(parts[1], parts[2]))) {
 		return fmt.Errorf("its source %.100q is not the one of its subject %.200q", m.Source, subject)
 	}
 	if s := first(h, contract.HeaderTime); s != "" {
@@ -357,6 +367,14 @@ func decode(in *nats.Msg, m *sdk.Message) error {
 	m.ContentType = first(h, contract.HeaderContentType)
 	m.PartitionKey = unescapeHeader(first(h, contract.HeaderPartitionKey))
 	m.Format = first(h, contract.HeaderFormat)
+	m.Accepted = first(h, contract.HeaderAccepted)
+	if hops := first(h, contract.HeaderHops); hops != "" {
+		n, err := strconv.Atoi(hops)
+		if err != nil || n < 0 {
+			return fmt.Errorf("its count of hops %.20q is no number", hops)
+		}
+		m.Hops = n
+	}
 	m.Data = in.Data
 	m.Headers = make(map[string]string, 4)
 	for name, values := range h {

@@ -28,10 +28,13 @@ func newRegistry(c *contract.Config, pod string) registry {
 		version = info.Main.Version
 	}
 	system := ""
-	if c.Source != nil {
+	switch {
+	case c.Source != nil:
 		system = c.Source.System.Type
-	} else if c.Sink != nil {
+	case c.Sink != nil:
 		system = c.Sink.System.Type
+	case c.Service != nil:
+		system = c.Service.System.Type
 	}
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "metip_connector_info", Help: "Who the pod is; always 1."},
 		[]string{"namespace", "connector", "integration", "system", "pod", "config", "version"})
@@ -70,6 +73,10 @@ func (r registry) histograms(name, help string, buckets []float64, labels ...str
 
 func (r registry) gauge(name, help string, labels prometheus.Labels, f func() float64) {
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
+}
+
+func (r registry) counterFunc(name, help string, f func() float64) {
+	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
 }
 
 // sourceMetrics are those of a source.

@@ -20,9 +20,11 @@ const (
 	maxPipelined = 1024
 	// publishPatience is how long Publish tries again by itself when the broker is away or breaks off.
 	publishPatience = 8 * time.Second
-	// fullProbe is how often one caller is let through to try while the bus is full; fullForgotten is when a full bus that nobody has
-	// tried since is no longer reported.
+	// fullProbe is how often one message is let through to try while the bus is full; fullSettle for how long all of those must get through
+	// before everybody is let through again: what makes room on a full bus, the relay, comes first. fullForgotten is when a full bus that
+	// nobody has tried since is no longer reported.
 	fullProbe     = time.Second
+	fullSettle    = 5 * time.Second
 	fullForgotten = time.Minute
 )
 
@@ -45,16 +47,25 @@ type publisher struct {
 	troubleSince time.Time
 	hasTrouble   atomic.Bool
 	nextProbe    atomic.Int64
+	// settles is since when every try has got through after the bus was full; zero while it is.
+	settles time.Time
 }
 
 func newPublisher(c *contract.Config, conn *connection, r *replies, m *sourceMetrics, changed func()) *publisher {
-	p := &publisher{envelope: newEnvelope(c), conn: conn, replies: r, metrics: m, slots: make(chan struct{}, maxPipelined), changed: changed}
+	p := newBarePublisher(c, conn, r, m, changed)
+	p.envelope = newEnvelope(c)
+	if c.Source.Suspended {
+		p.close(sdk.ErrSuspended)
+	}
+	return p
+}
+
+// newBarePublisher has no envelope: it publishes what is encoded.
+func newBarePublisher(c *contract.Config, conn *connection, r *replies, m *sourceMetrics, changed func()) *publisher {
+	p := &publisher{conn: conn, replies: r, metrics: m, slots: make(chan struct{}, maxPipelined), changed: changed}
 	p.groups.New = func() any { return &group{done: make(chan struct{}, 1)} }
 	if c.Broker.Replicas == 1 && c.Broker.Fsync {
 		p.batches = newBatches(p)
-	}
-	if c.Source.Suspended {
-		p.close(sdk.ErrSuspended)
 	}
 	return p
 }
@@ -113,6 +124,10 @@ func (p *publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 	}
 	begun := time.Now()
 	p.metrics.received.Add(float64(len(messages)))
+	if p.hasTrouble.Load() && !p.mayTry(begun, true) {
+		p.metrics.refused("full", len(messages))
+		return sdk.ErrFull
+	}
 	g := p.groups.Get().(*group)
 	defer p.groups.Put(g)
 	if cap(g.items) < len(messages) {
@@ -125,6 +140,9 @@ func (p *publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 		item.publisher, item.group, item.err, item.stored, item.alone = p, g, nil, false, false
 		if err := p.envelope.encode(&item.encoded, m, begun); err != nil {
 			p.metrics.refused("invalid", len(messages))
+			if p.envelope.tracer != nil {
+				g.endSpans(err)
+			}
 			if len(messages) > 1 {
 				err = fmt.Errorf("message %d: %w", i, err)
 			}
@@ -245,6 +263,9 @@ func classify(err error) error {
 
 // settle counts what came of a call, and keeps the state of publishing.
 func (p *publisher) settle(g *group, err error, begun time.Time) {
+	if p.envelope.tracer != nil {
+		g.endSpans(err)
+	}
 	stored, duplicates := 0, 0
 	for i := range g.items {
 		if g.items[i].stored {
@@ -264,7 +285,7 @@ func (p *publisher) settle(g *group, err error, begun time.Time) {
 	case err == nil:
 		p.metrics.latency.Observe(time.Since(begun).Seconds())
 		if p.hasTrouble.Load() {
-			p.setTrouble(nil)
+			p.recovered(time.Now())
 			p.conn.worked()
 		}
 		return
@@ -282,8 +303,35 @@ func (p *publisher) settle(g *group, err error, begun time.Time) {
 	p.setTrouble(err)
 }
 
+// recovered: a message got through. After a full bus, one does not make a summer.
+func (p *publisher) recovered(now time.Time) {
+	p.mu.Lock()
+	if p.settles.IsZero() {
+		p.settles = now
+	}
+	settled := !errors.Is(p.trouble, sdk.ErrFull) || now.Sub(p.settles) >= fullSettle
+	p.mu.Unlock()
+	if settled {
+		p.setTrouble(nil)
+	}
+}
+
+// mayTry tells whether a message may be tried now: while the bus is full, or has room for a moment only, one a second. take says that it
+// is the one.
+func (p *publisher) mayTry(now time.Time, take bool) bool {
+	p.mu.Lock()
+	full := errors.Is(p.trouble, sdk.ErrFull)
+	p.mu.Unlock()
+	if !full {
+		return true
+	}
+	next := p.nextProbe.Load()
+	return now.UnixNano() >= next && (!take || p.nextProbe.CompareAndSwap(next, now.Add(fullProbe).UnixNano()))
+}
+
 func (p *publisher) setTrouble(err error) {
 	p.mu.Lock()
+	p.settles = time.Time{}
 	changed := (p.trouble == nil) != (err == nil) || err != nil && errors.Is(err, sdk.ErrFull) != errors.Is(p.trouble, sdk.ErrFull)
 	if changed {
 		p.troubleSince = time.Now()
@@ -297,7 +345,7 @@ func (p *publisher) setTrouble(err error) {
 	}
 }
 
-// Ready implements sdk.Publisher. While the bus is full, one caller a second is let through to find out whether it still is.
+// Ready implements sdk.Publisher. While the bus is full, one message a second is let through to find out whether it still is.
 func (p *publisher) Ready() error {
 	if err := p.closed.Load(); err != nil {
 		return *err
@@ -305,20 +353,10 @@ func (p *publisher) Ready() error {
 	if !p.conn.isUp() {
 		return errAway
 	}
-	if !p.hasTrouble.Load() {
-		return nil
+	if p.hasTrouble.Load() && !p.mayTry(time.Now(), false) {
+		return sdk.ErrFull
 	}
-	p.mu.Lock()
-	err := p.trouble
-	p.mu.Unlock()
-	if !errors.Is(err, sdk.ErrFull) {
-		return nil
-	}
-	now := time.Now().UnixNano()
-	if next := p.nextProbe.Load(); now >= next && p.nextProbe.CompareAndSwap(next, now+int64(fullProbe)) {
-		return nil
-	}
-	return sdk.ErrFull
+	return nil
 }
 
 // state of publishing for the report: nil while it works.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 // Timing of checks: a system that has gone is noticed within checkEvery + checkTimeout, though nothing flows.
@@ -34,11 +35,15 @@ type sinkRunner struct {
 	metrics *sinkMetrics
 	sink    sdk.Sink
 	system  *systemState
+	// tracer is nil where nothing is traced.
+	tracer  *tracing.Tracer
 	started time.Time
 	changed func()
 	// deliver ends when what is being delivered has to stop: later than the context that run is given.
 	deliver      context.Context
 	destinations []*destination
+	// memory that the destinations share, for what they hold and for what is decoded.
+	memory, bodies *shares
 	// writes is when the system last confirmed a message.
 	writes atomic.Int64
 
@@ -51,6 +56,7 @@ type sinkRunner struct {
 
 // prepare the destinations.
 func (s *sinkRunner) prepare(r registry) {
+	s.memory, s.bodies = memoryShares(len(s.config.Sink.Routes))
 	for _, route := range s.config.Sink.Routes {
 		d := newDestination(s, route)
 		s.destinations = append(s.destinations, d)
@@ -133,16 +139,19 @@ func (s *sinkRunner) check(ctx context.Context) error {
 	return err
 }
 
-func (s *sinkRunner) ask(ctx context.Context) (err error) {
+func (s *sinkRunner) ask(ctx context.Context) error { return askSystem(ctx, s.log, s.sink.Check) }
+
+// askSystem runs a Check within its time. A panic is its error, and every error is an *sdk.UnavailableError.
+func askSystem(ctx context.Context, log *slog.Logger, check func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("the system's check panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			log.Error("the system's check panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			err = sdk.Unavailable(contract.ReasonSystemError, fmt.Errorf("the connector panicked: %v", r))
 		}
 	}()
-	err = s.sink.Check(ctx)
+	err = check(ctx)
 	var u *sdk.UnavailableError
 	if err != nil && !errors.As(err, &u) {
 		reason := contract.ReasonSystemError

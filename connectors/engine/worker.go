@@ -39,7 +39,7 @@ func (d *destination) work() {
 func (d *destination) nextBatch(batch []*held) []*held {
 	size := 0
 	for i, h := range d.queue {
-		if i == d.maxBatch || i > 0 && (h.alone || size+len(h.in.Data) > maxHeldBytes) {
+		if i == d.maxBatch || i > 0 && (h.alone || size+len(h.in.Data) > maxWriteBytes) {
 			break
 		}
 		size += len(h.in.Data)
@@ -56,6 +56,17 @@ func (d *destination) nextBatch(batch []*held) []*held {
 
 // process a batch: steps, then the system, then what becomes of each message.
 func (d *destination) process(batch []*held) {
+	if weight := d.weight(batch); weight > 0 {
+		if !d.bodies.await(d.sink.deliver, weight) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			for _, h := range batch {
+				d.giveBack(h)
+			}
+			return
+		}
+		defer d.bodies.give(weight)
+	}
 	ready := batch[:0]
 	for _, h := range batch {
 		if d.prepare(h) {
@@ -70,8 +81,10 @@ func (d *destination) process(batch []*held) {
 		h.delivery.Attempt, h.batched = h.tried+1, len(ready) > 1
 		deliveries[i] = &h.delivery
 	}
+	spans := d.beginSpans(ready)
 	begun := time.Now()
 	results, panicked := d.write(deliveries)
+	endSpans(spans, results, panicked)
 	d.metrics.write.Observe(time.Since(begun).Seconds())
 	d.metrics.batch.Observe(float64(len(ready)))
 	if panicked != nil && len(ready) > 1 {
@@ -120,6 +133,7 @@ func (d *destination) requeue(batch ...*held) {
 		if d.stopping {
 			d.giveBack(h)
 		} else {
+			h.forget()
 			d.queue = append(d.queue, h)
 		}
 	}

@@ -206,7 +206,7 @@ func TestNetworkPolicy(t *testing.T) {
 	s := running()
 	s.config.Broker.URLs = []string{"tls://a:4223", "tls://b"}
 	s.system.Ports = []int32{8443}
-	p := buildNetworkPolicy(s)
+	p := buildNetworkPolicy(s, Defaults{})
 	if len(p.Spec.Ingress) != 1 {
 		t.Errorf("a sink has no listener: %+v", p.Spec.Ingress)
 	}
@@ -226,8 +226,20 @@ func TestNetworkPolicy(t *testing.T) {
 	s.system.Listens = true
 	s.connector.Spec.Sink = nil
 	s.connector.Spec.Source = &v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{AllowFrom: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}
-	if p := buildNetworkPolicy(s); len(p.Spec.Ingress) != 2 || len(p.Spec.Ingress[1].From) != 1 {
+	if p := buildNetworkPolicy(s, Defaults{}); len(p.Spec.Ingress) != 2 || len(p.Spec.Ingress[1].From) != 1 {
 		t.Errorf("http.allowFrom: %+v", p.Spec.Ingress)
+	}
+}
+
+func TestCollectorPorts(t *testing.T) {
+	for endpoint, want := range map[string]int32{"http://collector.observability:4318": 4318, "https://traces.example": 443, "http://traces.example/otlp": 80} {
+		got := collectorPorts([]corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy:3128"}, {Name: contract.EnvTraceEndpoint, Value: endpoint}})
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %v, want %d", endpoint, got, want)
+		}
+	}
+	if got := collectorPorts(nil); len(got) != 0 {
+		t.Errorf("without a collector: %v", got)
 	}
 }
 

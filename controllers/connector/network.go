@@ -20,9 +20,9 @@ const defaultBrokerPort = 4222
 
 // buildNetworkPolicy lets in callers of the listener (everybody, unless http.allowFrom says who) and readers of metrics from labelled
 // namespaces. It lets out name resolution; to pods, any port, because a Service's port has been translated to the pod's when the policy
-// looks; to other addresses the ports of the broker and of the system, but not to link-local ones, where clouds keep their metadata
+// looks; to other addresses the ports of the broker, of the system and of the traces' collector, but not to link-local ones, where clouds keep their metadata
 // service. Host names it cannot express: the connector checks those when it dials.
-func buildNetworkPolicy(s *scope) *networkingv1.NetworkPolicy {
+func buildNetworkPolicy(s *scope, d Defaults) *networkingv1.NetworkPolicy {
 	p := &networkingv1.NetworkPolicy{
 		ObjectMeta: s.meta(metadata.ConnectorName(s.connector.Name)),
 		Spec: networkingv1.NetworkPolicySpec{
@@ -45,8 +45,12 @@ func buildNetworkPolicy(s *scope) *networkingv1.NetworkPolicy {
 	}
 	dns := networkingv1.NetworkPolicyEgressRule{Ports: append(ports(corev1.ProtocolUDP, 53), ports(corev1.ProtocolTCP, 53)...)}
 	call := append(brokerPorts(s.config.Broker.URLs), s.system.Ports...)
+	call = append(call, collectorPorts(d.Env)...)
 	slices.Sort(call)
 	pods := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}}
+	if s.relayOf != nil && s.area.Broker.Spec.Managed != nil { // it calls nothing but the broker, whose port is the same everywhere
+		pods.Ports = ports(corev1.ProtocolTCP, slices.Compact(call)...)
+	}
 	p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{dns, pods, {
 		Ports: ports(corev1.ProtocolTCP, slices.Compact(call)...),
 		To: []networkingv1.NetworkPolicyPeer{
@@ -71,6 +75,24 @@ func brokerPorts(urls []string) []int32 {
 		out = append(out, brokerPort(raw))
 	}
 	return out
+}
+
+// collectorPorts is the port of the collector that the environment names, if it names one.
+func collectorPorts(env []corev1.EnvVar) []int32 {
+	for _, v := range env {
+		if u, err := url.Parse(v.Value); v.Name == contract.EnvTraceEndpoint && err == nil {
+			n, err := strconv.ParseUint(u.Port(), 10, 16)
+			switch {
+			case err == nil:
+				return []int32{int32(n)}
+			case u.Scheme == "https":
+				return []int32{443}
+			default:
+				return []int32{80}
+			}
+		}
+	}
+	return nil
 }
 
 func brokerPort(raw string) int32 {

@@ -88,17 +88,17 @@ func (r *Reconciler) reconcileChildren(ctx context.Context, s *scope) error {
 	}
 	list := []child{
 		{buildServiceAccount(s), nil},
-		{buildNetworkPolicy(s), nil},
+		{buildNetworkPolicy(s, r.Defaults), nil},
 		{configMap, []apply.Option{apply.Immutable}},
 		{deployment, nil},
 	}
 	if s.system.Listens {
 		list = append(list, child{service, nil})
-	} else if _, err := r.Apply.Delete(ctx, s.connector, service); err != nil {
+	} else if _, err := r.Apply.Delete(ctx, s.owner(), service); err != nil {
 		return fmt.Errorf("deleting Service: %w", err)
 	}
 	for _, c := range list {
-		if _, err := r.Apply.Apply(ctx, s.connector, c.obj, c.opts...); err != nil {
+		if _, err := r.Apply.Apply(ctx, s.owner(), c.obj, c.opts...); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,10 @@ func (s *scope) permissions() contract.Permissions {
 	}
 	var destinations []contract.SinkDestination
 	for _, route := range s.config.Sink.Routes {
-		destinations = append(destinations, contract.SinkDestination{Integration: route.Integration, Route: route.Name, Destination: route.Destination})
+		destinations = append(destinations, contract.SinkDestination{Integration: route.Integration, Route: route.Name, Destination: route.Destination, Lanes: route.Delivery.Lanes})
+	}
+	if s.relayOf != nil {
+		return contract.RelayPermissions(c.Namespace, s.relayOf.Name, destinations)
 	}
 	return contract.SinkPermissions(c.Namespace, c.Name, destinations)
 }

@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/tracing"
+)
+
+// spansPatience is how long a pod that ends waits for the collector to take its last spans.
+const spansPatience = 2 * time.Second
+
+// trace makes the pod's tracer, where there is a collector.
+func (e *Engine) trace() (err error) {
+	o := e.Tracing
+	o.Config, o.Pod, o.Log, o.Dial = e.Config, e.Pod, e.Log, newDialer(e.AllowLoopback).DialContext
+	if e.tracer, err = tracing.New(o); err != nil || e.tracer == nil {
+		return err
+	}
+	e.registry.counterFunc("metip_connector_spans_dropped_total", "Spans that the collector did not take.", func() float64 { return float64(e.tracer.Dropped()) })
+	return nil
+}
+
+// closeTracer once everything else has ended, the context among it.
+func (e *Engine) closeTracer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spansPatience)
+	defer cancel()
+	e.tracer.Close(ctx)
+}
+
+// beginSpans of one attempt to deliver a batch, whose messages carry them on to the system. Nil where nothing is traced.
+func (d *destination) beginSpans(batch []*held) []tracing.Span {
+	tracer := d.sink.tracer
+	if tracer == nil {
+		return nil
+	}
+	spans := make([]tracing.Span, len(batch))
+	for i, h := range batch {
+		spans[i] = tracer.Deliver(first(h.in.Header, contract.HeaderTraceParent), first(h.in.Header, contract.HeaderTraceState),
+			d.route.Name, d.route.Destination, h.message.ID, h.delivery.Attempt)
+		if h.message.Headers == nil {
+			h.message.Headers = map[string]string{}
+		}
+		h.message.Headers[contract.HeaderTraceParent] = spans[i].TraceParent()
+	}
+	return spans
+}
+
+// endSpans with what became of each message.
+func endSpans(spans []tracing.Span, results []error, panicked error) {
+	for i, s := range spans {
+		err := panicked
+		if err == nil && i < len(results) {
+			err = results[i]
+		}
+		s.End(err)
+	}
+}
+
+// endSpans of what was published.
+func (g *group) endSpans(err error) {
+	for i := range g.items {
+		item := &g.items[i]
+		if item.stored {
+			item.span.End(nil)
+		} else {
+			item.span.End(err)
+		}
+		item.span = tracing.Span{}
+	}
+}
