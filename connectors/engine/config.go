@@ -71,12 +71,21 @@ func checkConfig(c *contract.Config) error {
 		"connector.namespace": c.Connector.Namespace, "connector.name": c.Connector.Name, "connector.integration": c.Connector.Integration,
 		"connector.uid": c.Connector.UID,
 	} {
-		need(v != "" && !strings.ContainsAny(v, " .*>\t\r\n"), "%s is missing or holds what a subject cannot: %q", name, v)
+		need(subjectToken(v), "%s is missing or holds what a subject cannot: %q", name, v)
 	}
 	need(len(c.Broker.URLs) > 0, "broker.urls is empty")
 	if c.Source != nil {
 		need(c.Source.System.Type != "", "source.system.type is empty")
 		need(c.Source.EventType != "", "source.eventType is empty")
+		for i, k := range c.Source.Calls {
+			need(k.Route != "" && subjectToken(k.Integration) && subjectToken(k.Service), "source.calls[%d] lacks route, integration or service", i)
+			need(k.Timeout > 0, "source.calls[%d].timeout must be more than 0", i)
+		}
+	}
+	if c.Service != nil {
+		need(c.Service.System.Type != "", "service.system.type is empty")
+		need(c.Service.MaxConcurrent > 0, "service.maxConcurrent must be more than 0")
+		need(c.Service.Timeout > 0, "service.timeout must be more than 0")
 	}
 	if c.Sink != nil {
 		need(c.Sink.System.Type != "", "sink.system.type is empty")
@@ -87,3 +96,6 @@ func checkConfig(c *contract.Config) error {
 	}
 	return errors.Join(errs...)
 }
+
+// subjectToken tells whether a name can be one part of a subject.
+func subjectToken(s string) bool { return s != "" && !strings.ContainsAny(s, " .*>\t\r\n") }

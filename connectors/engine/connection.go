@@ -221,6 +221,11 @@ func (c *connection) asyncError(err error) {
 		c.log.Warn("the broker's connection reports an error", "error", err)
 		return
 	}
+	if strings.Contains(err.Error(), `"`+contract.ReplyPrefix) {
+		// An answer that came too late, or over another connection than its request: that says nothing of what the user may do.
+		c.log.Debug("the broker refuses an answer", "error", err)
+		return
+	}
 	c.mu.Lock()
 	first := c.denied == nil
 	c.denied = err
