@@ -122,12 +122,16 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Integrations: %w", err)
 	}
-	if err := (&connector.Reconciler{
+	connectors := &connector.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Areas: areas, Sessions: registry, Hub: hub, Events: recorder,
 		Credentials: credentials.NewStore(mgr.GetClient(), mgr.GetAPIReader()), Valid: valid, Workers: o.Workers, Resync: connectorResync,
 		Defaults: connector.Defaults{Image: o.Image, ImagePullPolicy: o.ImagePullPolicy, Resources: o.Connector, Env: o.ConnectorEnv},
-	}).SetupWithManager(mgr); err != nil {
+	}
+	if err := connectors.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Connectors: %w", err)
+	}
+	if err := (&connector.RelayReconciler{Reconciler: connectors}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller of relays: %w", err)
 	}
 	if err := (&route.Reconciler{
 		Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Valid: valid, Workers: o.Workers, Resync: o.Resync,

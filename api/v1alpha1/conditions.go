@@ -123,6 +123,8 @@ const (
 	ReasonConnectorsNotReady = "ConnectorsNotReady"
 	// ReasonRoutesNotReady (Ready, False): a Route of the Integration is not ready.
 	ReasonRoutesNotReady = "RoutesNotReady"
+	// ReasonRelayNotReady (Ready, False): the Integration's relay is not ready; status.relay says why.
+	ReasonRelayNotReady = "RelayNotReady"
 	// ReasonDeleting (Ready, False): the object is being deleted.
 	ReasonDeleting = "Deleting"
 

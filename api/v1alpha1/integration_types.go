@@ -134,4 +134,34 @@ type IntegrationStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Broker string `json:"broker,omitempty"`
+	// relay of the Integration: the pod that does what must be done once for all destinations, as making events. It is there only while a
+	// Route needs it.
+	// +optional
+	Relay *RelayStatus `json:"relay,omitempty"`
+}
+
+// RelayStatus is what was found of an Integration's relay.
+type RelayStatus struct {
+	// observedGeneration is the generation of the Integration that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions that apply: as a Connector's, without Accepted.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// attachedRoutes is the number of Routes that the relay serves.
+	// +optional
+	AttachedRoutes *int32 `json:"attachedRoutes,omitempty"`
+	// replicas that run.
+	// +optional
+	Replicas int32 `json:"replicas"`
+	// configHash of the configuration that the pods should run.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	ConfigHash string `json:"configHash,omitempty"`
+	// credentialExpiry is when the broker credential of the pods expires; it is renewed well before.
+	// +optional
+	CredentialExpiry *metav1.Time `json:"credentialExpiry,omitempty"`
 }

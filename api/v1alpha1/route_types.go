@@ -58,7 +58,7 @@ type RouteSpec struct {
 	// +default={"name": "default"}
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a Route cannot move to another Integration: what it still owes would stay behind"
 	IntegrationRef LocalRef `json:"integrationRef,omitempty,omitzero"`
-	// from names the source Connectors whose messages are read.
+	// from names what is read: messages of source Connectors, and events that other Routes of this Integration have made.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -93,11 +93,13 @@ type RouteSpec struct {
 	Suspend *bool `json:"suspend,omitempty"`
 }
 
-// RouteFrom is a source Connector, and which of its messages.
+// RouteFrom is where messages are read, and which: exactly one of a source Connector and the Integration's own events.
+// +kubebuilder:validation:XValidation:rule="has(self.connector) != has(self.events)",message="set exactly one of connector and events, for example `from: [{connector: custody}]` or `from: [{events: {types: [police.arrest.v1]}}]`"
+// +kubebuilder:validation:XValidation:rule="!has(self.types) || has(self.connector)",message="types belong to a connector: those of events are `events: {types: [...]}`"
 type RouteFrom struct {
 	// connector of this namespace with a source.
-	// +required
-	Connector ObjectName `json:"connector"`
+	// +optional
+	Connector ObjectName `json:"connector,omitempty"`
 	// types of event that are read, with `*` for one part and a last `>` for the rest, for example `custody.arrest.>`. Left out,
 	// all types are.
 	// +optional
@@ -107,17 +109,39 @@ type RouteFrom struct {
 	// +kubebuilder:validation:items:MaxLength=128
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([A-Za-z0-9_-]+|[*])([.]([A-Za-z0-9_-]+|[*]))*([.]>)?$')",message="a type is parts with dots between them, where * stands for one part and a last > for the rest, for example custody.arrest.>"
 	Types []string `json:"types,omitempty"`
+	// events that Routes of this Integration put on the bus (their `to: [{event: ...}]`).
+	// +optional
+	Events *RouteEvents `json:"events,omitempty"`
 }
 
-// Destination is a sink Connector, and what this destination alone wants.
+// RouteEvents selects events that Routes of the same Integration have made.
+type RouteEvents struct {
+	// types of event that are read, with `*` for one part and a last `>` for the rest, for example `police.arrest.v1` or `police.>`. Left
+	// out, all types are.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([A-Za-z0-9_-]+|[*])([.]([A-Za-z0-9_-]+|[*]))*([.]>)?$')",message="a type is parts with dots between them, where * stands for one part and a last > for the rest, for example police.arrest.>"
+	Types []string `json:"types,omitempty"`
+}
+
+// Destination is a sink Connector, or the bus itself, and what this destination alone wants.
+// +kubebuilder:validation:XValidation:rule="has(self.connector) != has(self.event)",message="set exactly one of connector and event, for example `to: [{name: court, connector: court-db}]` or `to: [{name: public, event: {type: police.arrest.v1}}]`"
+// +kubebuilder:validation:XValidation:rule="!has(self.operation) || has(self.connector)",message="an operation belongs to a connector: an event has none"
 type Destination struct {
 	// name of the destination within the Route. It names the durable consumer, so that the Connector can be exchanged without
 	// losing the place.
 	// +required
 	Name ObjectName `json:"name"`
 	// connector of this namespace with a sink.
-	// +required
-	Connector ObjectName `json:"connector"`
+	// +optional
+	Connector ObjectName `json:"connector,omitempty"`
+	// event puts the message, as the steps left it, on the bus again: an event of a type of its own, which other Routes of this
+	// Integration read with `from: [{events: {types: [...]}}]`. It keeps its id, partition key, marking and trace.
+	// +optional
+	Event *EventDestination `json:"event,omitempty"`
 	// filter for this destination alone, on the message as the Route's steps left it.
 	// +optional
 	Filter Expression `json:"filter,omitempty"`
@@ -132,6 +156,17 @@ type Destination struct {
 	// delivery for this destination alone.
 	// +optional
 	Delivery *Delivery `json:"delivery,omitempty"`
+}
+
+// EventDestination is an event that is made of each message. The Integration's relay makes it: a pod that the operator runs while an
+// Integration has a Route with such a destination.
+type EventDestination struct {
+	// type of the events, as CloudEvents calls it: what Routes select by, for example police.arrest.v1.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$')",message="type is parts of letters, digits, - and _ with dots between them, for example police.arrest.v1"
+	Type string `json:"type"`
 }
 
 // Operation is exactly one, of the same system as the destination's Connector.
@@ -156,11 +191,11 @@ type RouteStatus struct {
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// from names the source Connectors, for the printer.
+	// from names the source Connectors, and the types of events, for the printer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	From string `json:"from,omitempty"`
-	// to names the destination Connectors, for the printer.
+	// to names the destination Connectors, and the types of events, for the printer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	To string `json:"to,omitempty"`

@@ -77,6 +77,16 @@ func (c *circuit) wake() {
 	}
 }
 
+// lastProbe is the longest time between two probes. What publishes into a full bus asks oftener than sources may: see fullSettle.
+func (d *destination) lastProbe() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if isBus(d.circuit.err) {
+		return fullProbe
+	}
+	return lastProbe
+}
+
 // probe until the circuit is closed. It counts as a worker.
 func (d *destination) probe(poke <-chan struct{}) {
 	wait, checks, idle := firstProbe, 0, false
@@ -85,7 +95,7 @@ func (d *destination) probe(poke <-chan struct{}) {
 		secrets := d.sink.secrets.Changed()
 		select {
 		case <-timer.C:
-			wait = min(2*wait, lastProbe)
+			wait = min(2*wait, d.lastProbe())
 		case <-secrets:
 			wait = firstProbe
 		case <-d.sink.deliver.Done():
@@ -97,7 +107,7 @@ func (d *destination) probe(poke <-chan struct{}) {
 				d.endProbe()
 				return
 			}
-			wait = min(2*wait, lastProbe)
+			wait = min(2*wait, d.lastProbe())
 		}
 		timer.Stop()
 		var over bool

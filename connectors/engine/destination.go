@@ -133,7 +133,11 @@ func (d *destination) compile() error {
 		}
 		d.steps = append(d.steps, c)
 	}
-	op, err := d.sink.sink.Operation(d.route.Operation)
+	operation := func() (sdk.Operation, error) { return d.sink.sink.Operation(d.route.Operation) }
+	if relay, ok := d.sink.sink.(*relaySink); ok {
+		operation = func() (sdk.Operation, error) { return relay.operation(d.route) }
+	}
+	op, err := operation()
 	if err != nil {
 		return fmt.Errorf("operation: %w", err)
 	}

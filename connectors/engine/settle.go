@@ -23,7 +23,11 @@ func (d *destination) outcome(h *held, err error) {
 		d.delivered(h)
 	case sdk.IsPermanent(err):
 		d.succeeded()
-		d.bury(h, &deadLetter{reason: contract.DeadReasonRejected, err: err})
+		reason := contract.DeadReasonRejected
+		if errors.Is(err, errHopLimit) {
+			reason = contract.DeadReasonHopLimit
+		}
+		d.bury(h, &deadLetter{reason: reason, err: err})
 	case errors.As(err, &unavailable):
 		d.unavailable(h, err)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -113,7 +117,7 @@ func backoff(base, limit time.Duration, n int) time.Duration {
 func (d *destination) unavailable(h *held, err error) {
 	d.mu.Lock()
 	successes := d.circuit.successes
-	suspect := h.seen >= 0 && successes > h.seen
+	suspect := h.seen >= 0 && successes > h.seen && !isBus(err)
 	h.seen = successes
 	d.circuit.fail(err)
 	if !suspect {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/metadata"
 	"github.com/metip/metip/controllers/internal/refs"
@@ -28,7 +29,7 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 		return err
 	}
 	s.record, s.retired = record, retired
-	routes, err := refs.RoutesNaming(ctx, r.Client, key)
+	routes, err := r.routes(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -44,12 +45,28 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	return r.observeRoutes(s, routes)
 }
 
+// routes that name the Connector or, of a relay, make events.
+func (r *Reconciler) routes(ctx context.Context, s *scope) ([]v1alpha1.Route, error) {
+	if s.relayOf != nil {
+		return refs.RelayedRoutes(ctx, r.Client, client.ObjectKeyFromObject(s.relayOf))
+	}
+	return refs.RoutesNaming(ctx, r.Client, s.key())
+}
+
+// serves tells whether a destination ends here.
+func (s *scope) serves(route *v1alpha1.Route, to *v1alpha1.Destination) bool {
+	if s.relayOf != nil {
+		return to.Event != nil
+	}
+	return string(to.Connector) == s.connector.Name && refs.CheckDestination(route, to, s.connector) == nil
+}
+
 func (r *Reconciler) observePods(ctx context.Context, s *scope) error {
 	key := s.key()
 	deployment := &appsv1.Deployment{}
 	err := r.Client.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: metadata.ConnectorName(key.Name)}, deployment)
 	switch {
-	case err == nil && metav1.IsControlledBy(deployment, s.connector):
+	case err == nil && metav1.IsControlledBy(deployment, s.owner()):
 		s.deployment = deployment
 	case err != nil && !apierrors.IsNotFound(err):
 		return fmt.Errorf("reading Deployment: %w", err)
@@ -76,7 +93,7 @@ func (r *Reconciler) observeRoutes(s *scope, routes []v1alpha1.Route) error {
 		}
 		for d := range route.Spec.To {
 			to := &route.Spec.To[d]
-			if string(to.Connector) != s.connector.Name || refs.CheckDestination(route, to, s.connector) != nil {
+			if !s.serves(route, to) {
 				continue
 			}
 			compiled, err := compile.Route(s.area.Integration, route, to)
@@ -100,9 +117,13 @@ func (r *Reconciler) brokerGone(ctx context.Context, name string, uid types.UID)
 	return key, err == nil && broker.UID != uid, err
 }
 
-// exists asks the API server itself whether a Connector is there.
+// exists asks the API server itself whether a Connector is there, or the Integration of a relay.
 func (r *Reconciler) exists(ctx context.Context, key types.NamespacedName) (bool, error) {
 	c := refs.Metadata(v1alpha1.GroupVersion.String(), "Connector")
+	if integration, ok := contract.RelayOf(key.Name); ok {
+		c = refs.Metadata(v1alpha1.GroupVersion.String(), "Integration")
+		key.Name = integration
+	}
 	err := r.Live.Get(ctx, key, c)
 	if apierrors.IsNotFound(err) {
 		return false, nil

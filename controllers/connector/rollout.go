@@ -34,7 +34,7 @@ func (r *Reconciler) reconcileRollout(ctx context.Context, s *scope) error {
 		if hash == "" || hash == s.config.Hash {
 			continue
 		}
-		if _, err := r.Apply.Delete(ctx, s.connector, &list[n]); err != nil {
+		if _, err := r.Apply.Delete(ctx, s.owner(), &list[n]); err != nil {
 			return err
 		}
 		r.Apply.Forget(list[n].Namespace, list[n].Name)

@@ -19,8 +19,10 @@ import (
 // scope is what the phases of a pass share. observe fills it; the phases add what they made.
 type scope struct {
 	connector *v1alpha1.Connector
-	system    systems.System
-	now       time.Time
+	// relayOf is the Integration whose relay this is; connector is then one that nobody has written (refs.Relay).
+	relayOf *v1alpha1.Integration
+	system  systems.System
+	now     time.Time
 
 	// area is the Integration with its Broker; areaErr says what it lacks.
 	area    refs.Area
@@ -48,6 +50,14 @@ type scope struct {
 }
 
 func (s *scope) key() types.NamespacedName { return client.ObjectKeyFromObject(s.connector) }
+
+// owner of the children.
+func (s *scope) owner() client.Object {
+	if s.relayOf != nil {
+		return s.relayOf
+	}
+	return s.connector
+}
 
 // isSink tells the role.
 func (s *scope) isSink() bool { return s.connector.Spec.Sink != nil }

@@ -41,11 +41,14 @@ func request(namespace, name string) ctrl.Request {
 }
 
 func connectorItself(_ context.Context, name types.NamespacedName) []reconcile.Request {
+	if isRelay(name.Name) {
+		return nil
+	}
 	return []reconcile.Request{{NamespacedName: name}}
 }
 
 func podToConnector(_ context.Context, pod client.Object) []reconcile.Request {
-	if name := pod.GetLabels()[metadata.LabelConnector]; name != "" {
+	if name := pod.GetLabels()[metadata.LabelConnector]; name != "" && !isRelay(name) {
 		return []reconcile.Request{request(pod.GetNamespace(), name)}
 	}
 	return nil
@@ -88,22 +91,25 @@ func (r *Reconciler) brokerToConnectors(ctx context.Context, broker types.Namesp
 
 // secretHandler maps a change of the credentials Secret to the Connectors that it concerns: all when the operator starts, afterwards
 // those whose annotation or key changed.
-type secretHandler struct{}
+type secretHandler struct {
+	// relays: those of relays, else those of Connectors.
+	relays bool
+}
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-func (secretHandler) Create(_ context.Context, e event.CreateEvent, q queue) {
-	enqueueUsers(e.Object, nil, q)
+func (h secretHandler) Create(_ context.Context, e event.CreateEvent, q queue) {
+	h.enqueueUsers(e.Object, nil, q)
 }
-func (secretHandler) Update(_ context.Context, e event.UpdateEvent, q queue) {
-	enqueueUsers(e.ObjectNew, e.ObjectOld, q)
+func (h secretHandler) Update(_ context.Context, e event.UpdateEvent, q queue) {
+	h.enqueueUsers(e.ObjectNew, e.ObjectOld, q)
 }
-func (secretHandler) Delete(_ context.Context, e event.DeleteEvent, q queue) {
-	enqueueUsers(e.Object, nil, q)
+func (h secretHandler) Delete(_ context.Context, e event.DeleteEvent, q queue) {
+	h.enqueueUsers(e.Object, nil, q)
 }
 func (secretHandler) Generic(context.Context, event.GenericEvent, queue) {}
 
-func enqueueUsers(secret, former client.Object, q queue) {
+func (h secretHandler) enqueueUsers(secret, former client.Object, q queue) {
 	if secret == nil || secret.GetName() != contract.CredentialsSecret {
 		return
 	}
@@ -114,11 +120,28 @@ func enqueueUsers(secret, former client.Object, q queue) {
 	}
 	for name, state := range now {
 		if was[name] != state {
-			q.Add(request(secret.GetNamespace(), name))
+			h.add(secret.GetNamespace(), name, q)
 		}
 		delete(was, name)
 	}
 	for name := range was {
-		q.Add(request(secret.GetNamespace(), name))
+		h.add(secret.GetNamespace(), name, q)
 	}
+}
+
+func (h secretHandler) add(namespace, name string, q queue) {
+	integration, relay := contract.RelayOf(name)
+	switch {
+	case relay != h.relays:
+	case relay:
+		q.Add(request(namespace, integration))
+	default:
+		q.Add(request(namespace, name))
+	}
+}
+
+// isRelay tells the names that relays go by.
+func isRelay(name string) bool {
+	_, ok := contract.RelayOf(name)
+	return ok
 }

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -41,6 +42,27 @@ func setStatus(s *scope, err error, failed string) {
 	connectors, routes := summarize(s)
 	st.Connectors, st.Routes = connectors.String(), routes.String()
 	setReady(set, connectors, routes)
+	setRelay(s, set)
+}
+
+// setRelay corrects Ready while the relay that Routes need is not ready: what it lacks says more than that they wait.
+func setRelay(s *scope, set conditions.Setter) {
+	ready := set.Get(v1alpha1.ConditionReady)
+	if !slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.MakesEvents(&r) }) ||
+		ready.Status != metav1.ConditionTrue && ready.Reason != v1alpha1.ReasonRoutesNotReady && ready.Reason != v1alpha1.ReasonProgressing {
+		return
+	}
+	var relay *metav1.Condition
+	if st := s.integration.Status.Relay; st != nil {
+		relay = meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionReady)
+	}
+	switch {
+	case reconcile.UnderWay(relay) && ready.Reason == v1alpha1.ReasonRoutesNotReady:
+	case reconcile.UnderWay(relay):
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "on the way: the relay, which makes the events of Routes")
+	case relay.Status != metav1.ConditionTrue:
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRelayNotReady, "the relay, which makes the events of Routes: "+relay.Reason+": "+relay.Message)
+	}
 }
 
 // setStorage says whether there is room. The figures of the message are rounded, so that the status does not change with every message.

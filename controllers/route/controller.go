@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/metadata"
 	"github.com/metip/metip/controllers/internal/reconcile"
 	"github.com/metip/metip/controllers/internal/refs"
@@ -79,7 +80,8 @@ var integrationChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) b
 	was, is := e.ObjectOld.(*v1alpha1.Integration), e.ObjectNew.(*v1alpha1.Integration)
 	return was.Generation != is.Generation || was.DeletionTimestamp.IsZero() != is.DeletionTimestamp.IsZero() ||
 		meta.IsStatusConditionTrue(was.Status.Conditions, v1alpha1.ConditionProgrammed) !=
-			meta.IsStatusConditionTrue(is.Status.Conditions, v1alpha1.ConditionProgrammed)
+			meta.IsStatusConditionTrue(is.Status.Conditions, v1alpha1.ConditionProgrammed) ||
+		!equality.Semantic.DeepEqual(was.Status.Relay, is.Status.Relay)
 }}
 
 // createdOnly: a ConfigMap of a Connector never changes, and its deletion concerns no Route.
@@ -100,7 +102,11 @@ func (r *Reconciler) configMapToRoutes(ctx context.Context, o client.Object) []c
 	return r.reportToRoutes(ctx, types.NamespacedName{Namespace: o.GetNamespace(), Name: name})
 }
 
+// reportToRoutes maps a Connector, or an Integration's relay, to the Routes that name it.
 func (r *Reconciler) reportToRoutes(ctx context.Context, connector types.NamespacedName) []ctrl.Request {
+	if integration, ok := contract.RelayOf(connector.Name); ok {
+		return requests(ctx)(refs.RelayedRoutes(ctx, r.Client, types.NamespacedName{Namespace: connector.Namespace, Name: integration}))
+	}
 	return requests(ctx)(refs.RoutesNaming(ctx, r.Client, connector))
 }
 

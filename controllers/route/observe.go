@@ -27,6 +27,9 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 		return err
 	}
 	for i := range s.destinations {
+		if s.destinations[i].spec.Event != nil {
+			s.destinations[i].connector = refs.Relay(area.Integration)
+		}
 		if err := r.observeDelivery(ctx, s, &s.destinations[i]); err != nil {
 			return err
 		}
@@ -36,6 +39,9 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 
 func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
 	for _, f := range s.route.Spec.From {
+		if f.Events != nil {
+			continue
+		}
 		c, err := r.connector(ctx, s, f.Connector)
 		if err != nil {
 			return err
@@ -47,6 +53,10 @@ func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
 	}
 	for i := range s.route.Spec.To {
 		d := destination{spec: &s.route.Spec.To[i]}
+		if d.spec.Event != nil { // whose pods are the relay's, see observe
+			s.destinations = append(s.destinations, d)
+			continue
+		}
 		var err error
 		if d.connector, err = r.connector(ctx, s, d.spec.Connector); err != nil {
 			return err

@@ -2,6 +2,7 @@ package route
 
 import (
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/refs"
 )
@@ -22,7 +23,7 @@ type scope struct {
 // destination of the Route in a pass.
 type destination struct {
 	spec *v1alpha1.Destination
-	// connector or nil; refused says why it may not be delivered to.
+	// connector or nil; for an event it is the relay of the Integration. refused says why it may not be delivered to.
 	connector *v1alpha1.Connector
 	refused   error
 	// programmed: the durable consumer is as it should be.
@@ -31,4 +32,12 @@ type destination struct {
 	taken bool
 	// reports of the Connector's pods.
 	reports []bus.PodReport
+}
+
+// host is who delivers, for messages.
+func (d *destination) host() string {
+	if integration, ok := contract.RelayOf(d.connector.Name); ok {
+		return "the relay of Integration " + integration
+	}
+	return "Connector " + d.connector.Name
 }

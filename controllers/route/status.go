@@ -84,15 +84,17 @@ func connected(s *scope, d *destination) (metav1.ConditionStatus, string, string
 	case d.refused != nil:
 		return metav1.ConditionUnknown, v1alpha1.ReasonPending, d.refused.Error()
 	}
-	name := d.connector.Name
+	if d.connector == nil { // an event's, while nothing is known of the Integration
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "nothing is known of the relay yet"
+	}
 	c := meta.FindStatusCondition(d.connector.Status.Conditions, v1alpha1.ConditionConnected)
 	switch {
 	case c == nil:
-		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("Connector %s has no pods yet", name)
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, d.host() + " has no pods yet"
 	case c.Status != metav1.ConditionTrue:
-		return c.Status, c.Reason, fmt.Sprintf("Connector %s: %s", name, c.Message)
+		return c.Status, c.Reason, d.host() + ": " + c.Message
 	case !d.taken:
-		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("Connector %s has not taken the Route up yet", name)
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, d.host() + " has not taken the Route up yet"
 	}
 	return delivering(s, d)
 }
@@ -116,7 +118,7 @@ func delivering(s *scope, d *destination) (metav1.ConditionStatus, string, strin
 		}
 	}
 	if !heard {
-		return metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("the pods of Connector %s take the Route up", d.connector.Name)
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "the pods of " + d.host() + " take the Route up"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonConnected, ""
 }
@@ -199,14 +201,35 @@ func setReady(s *scope, set conditions.Setter) {
 	}
 }
 
-// names for the printer: the sources, and the destination Connectors.
+// names for the printer: the sources, the destination Connectors, and the types of events on either side.
 func names(s *scope) (from, to string) {
 	var sources, sinks []string
 	for _, f := range s.route.Spec.From {
-		sources = append(sources, string(f.Connector))
+		switch {
+		case f.Events == nil:
+			sources = append(sources, string(f.Connector))
+		case len(f.Events.Types) == 0:
+			sources = append(sources, "events")
+		default:
+			sources = append(sources, f.Events.Types...)
+		}
 	}
 	for _, d := range s.route.Spec.To {
-		sinks = append(sinks, string(d.Connector))
+		if d.Event != nil {
+			sinks = append(sinks, d.Event.Type)
+		} else {
+			sinks = append(sinks, string(d.Connector))
+		}
 	}
-	return strings.Join(slices.Compact(sources), ","), strings.Join(slices.Compact(sinks), ",")
+	return list(sources), list(sinks)
+}
+
+// list of names as long as the status takes.
+func list(names []string) string {
+	const limit = 1024
+	text := strings.Join(slices.Compact(names), ",")
+	if len(text) > limit {
+		text = text[:limit-3] + "..."
+	}
+	return text
 }

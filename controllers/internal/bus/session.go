@@ -112,6 +112,7 @@ func (s *session) open() error {
 	}
 	s.claims = newClaims(s.params, s.sys)
 	s.trimmer = newTrimmer(s.nc, s.js, s.params.TrimInterval, s.log)
+	s.trimmer.heldUp = s.heldUp
 	s.markStale()
 	return nil
 }

@@ -36,6 +36,8 @@ type trimmer struct {
 	js       jetstream.JetStream
 	interval time.Duration
 	log      logr.Logger
+	// heldUp tells whether a connector's pods report that the stream is full; nil when nobody listens to them.
+	heldUp func(namespace, connector string) bool
 
 	mu      sync.Mutex
 	locks   map[string]*sync.Mutex
@@ -162,6 +164,7 @@ func (t *trimmer) one(ctx context.Context, info *jetstream.StreamInfo) error {
 		}
 		failed = errors.Join(failed, err)
 	}
+	failed = errors.Join(failed, t.makeRoom(ctx, info))
 	if info.Config.MaxBytes > wantedBytes(info) {
 		failed = errors.Join(failed, t.lower(ctx, name))
 	}

@@ -55,6 +55,9 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 			return strings.Compare(a.Name+"/"+a.Destination, b.Name+"/"+b.Destination)
 		})
 		out.Sink = &contract.Sink{System: system, Routes: routes}
+		if s.Name == contract.RelaySystem {
+			out.Connector.Marking = i.Spec.Marking
+		}
 	}
 	out.Hash, err = hash(out)
 	return out, err

@@ -3,6 +3,7 @@ package compile
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/connectors/contract"
@@ -20,6 +21,13 @@ func Route(i *v1alpha1.Integration, r *v1alpha1.Route, d *v1alpha1.Destination) 
 	}
 	out.Steps = mediation("", r.Spec.Filter, r.Spec.Steps)
 	out.Steps = append(out.Steps, mediation("to["+string(d.Name)+"].", d.Filter, d.Steps)...)
+	if d.Event != nil {
+		raw, err := json.Marshal(contract.EventOperation{Type: d.Event.Type})
+		if err != nil {
+			return out, fmt.Errorf("event of destination %s: %w", d.Name, err)
+		}
+		out.Operation = raw
+	}
 	if op := systems.OperationOf(d.Operation); op != nil {
 		raw, err := op.OptionsJSON()
 		if err != nil {
@@ -48,15 +56,36 @@ func EventFilters(r *v1alpha1.Route) []string {
 	integration := string(r.Spec.IntegrationRef.Name)
 	var out []string
 	for _, f := range r.Spec.From {
-		types := f.Types
+		types, token := f.Types, string(f.Connector)
+		if f.Events != nil {
+			types, token = f.Events.Types, contract.RelayToken
+		}
 		if len(types) == 0 {
 			types = []string{""}
 		}
 		for _, t := range types {
-			out = append(out, contract.EventFilter(r.Namespace, integration, string(f.Connector), t))
+			out = append(out, contract.EventFilter(r.Namespace, integration, token, t))
 		}
 	}
 	return withoutCovered(out)
+}
+
+// ReadsEvent tells whether a Route reads the Integration's own events of a type.
+func ReadsEvent(r *v1alpha1.Route, eventType string) bool {
+	for _, f := range r.Spec.From {
+		if f.Events == nil {
+			continue
+		}
+		if len(f.Events.Types) == 0 || slices.ContainsFunc(f.Events.Types, func(t string) bool { return covers(t, eventType) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// MakesEvents tells whether a Route has a destination that is the bus itself.
+func MakesEvents(r *v1alpha1.Route) bool {
+	return slices.ContainsFunc(r.Spec.To, func(d v1alpha1.Destination) bool { return d.Event != nil })
 }
 
 // RouteKey names a destination of a Route in the annotation of a ConfigMap.

@@ -4,6 +4,8 @@ import (
 	"maps"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/metip/metip/connectors/contract"
 )
 
 // Labels of children. Those under app.kubernetes.io are the recommended ones.
@@ -67,7 +69,18 @@ func Labels(component, ownerLabel, ownerName string, more ...map[string]string) 
 }
 
 // ConnectorName is the name of a Connector's children: Deployment, ServiceAccount, NetworkPolicy. (Its Service has the Connector's own.)
-func ConnectorName(connector string) string { return connector + "-connector" }
+// Those of an Integration's relay are called <integration>-relay.
+func ConnectorName(connector string) string {
+	if integration, ok := contract.RelayOf(connector); ok {
+		return integration + "-relay"
+	}
+	return connector + "-connector"
+}
 
-// ConfigName is the name of a Connector's ConfigMap.
-func ConfigName(connector, hash string) string { return connector + "-" + hash }
+// ConfigName is the name of a Connector's or a relay's ConfigMap.
+func ConfigName(connector, hash string) string {
+	if integration, ok := contract.RelayOf(connector); ok {
+		connector = integration + "-relay"
+	}
+	return connector + "-" + hash
+}

@@ -43,10 +43,14 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 func Connectors(r *v1alpha1.Route) []string {
 	var out []string
 	for _, f := range r.Spec.From {
-		out = append(out, string(f.Connector))
+		if f.Connector != "" {
+			out = append(out, string(f.Connector))
+		}
 	}
 	for _, d := range r.Spec.To {
-		out = append(out, string(d.Connector))
+		if d.Connector != "" {
+			out = append(out, string(d.Connector))
+		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/connectors/contract"
 )
 
 // The roles of a Connector, as status.role says them.
@@ -53,6 +54,11 @@ func Of(c *v1alpha1.Connector) (System, error) {
 		}
 	}
 	return System{}, fmt.Errorf("spec has no system that this operator knows")
+}
+
+// Relay is the system of an Integration's relay: the bus.
+func Relay() System {
+	return System{Name: contract.RelaySystem, Role: RoleSink, Options: struct{}{}, Endpoint: "the bus"}
 }
 
 // Operation of a destination.

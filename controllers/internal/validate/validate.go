@@ -8,6 +8,7 @@ import (
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/controllers/internal/children"
+	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/outcome"
 	"github.com/metip/metip/controllers/internal/systems"
 )
@@ -34,12 +35,17 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
 	sources := map[v1alpha1.ObjectName]bool{}
 	for _, f := range r.Spec.From {
-		sources[f.Connector] = true
+		if f.Connector != "" {
+			sources[f.Connector] = true
+		}
 	}
 	for _, d := range r.Spec.To {
 		to := spec.Child("to").Key(string(d.Name))
 		if sources[d.Connector] {
 			errs = append(errs, field.Invalid(to.Child("connector"), string(d.Connector), "a Route cannot deliver to its own source"))
+		}
+		if d.Event != nil && compile.ReadsEvent(r, d.Event.Type) {
+			errs = append(errs, field.Invalid(to.Child("event"), d.Event.Type, "the Route reads this type of event itself, and would go round in a circle"))
 		}
 		errs = append(errs, systems.CheckFilter(to.Child("filter"), d.Filter)...)
 		errs = append(errs, checkSteps(to.Child("steps"), d.Steps)...)
@@ -62,7 +68,7 @@ func Outcome(errs field.ErrorList) error {
 	case field.ErrorTypeRequired:
 		reason = v1alpha1.ReasonInvalidSpec
 	case field.ErrorTypeInvalid:
-		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, ".cron") {
+		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") || strings.HasSuffix(errs[0].Field, ".cron") {
 			reason = v1alpha1.ReasonInvalidSpec
 		}
 	}

@@ -38,6 +38,18 @@ func TestPositions(t *testing.T) {
 			s.To[0].Operation = &v1alpha1.Operation{Postgres: &v1alpha1.PostgresWrite{Columns: map[string]v1alpha1.Expression{"id": "data..id"}}}
 		}))), "spec.to[out].operation.postgres.columns[id]: line 1"},
 		{"cycle", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.To[0].Connector = "in" }))), "spec.to[out].connector: a Route cannot deliver"},
+		{"circle of events", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.From = []v1alpha1.RouteFrom{{Events: &v1alpha1.RouteEvents{Types: []string{"other", "police.>"}}}}
+			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "police.arrest.v1"}
+		}))), "spec.to[out].event: the Route reads this type"},
+		{"all events", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.From = []v1alpha1.RouteFrom{{Events: &v1alpha1.RouteEvents{}}}
+			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "police.arrest.v1"}
+		}))), "spec.to[out].event: the Route reads this type"},
+		{"other events", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.From = []v1alpha1.RouteFrom{{Connector: "in"}, {Events: &v1alpha1.RouteEvents{Types: []string{"police.arrest"}}}}
+			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "police.arrest.v1"}
+		}))), ""},
 		{"path", Outcome(Connector(sink("/{data.}", nil), nil)), "spec.sink.http.request.path: line 1"},
 		{"header", Outcome(Connector(sink("", map[string]v1alpha1.Template{"X-A": "{"}), nil)), "spec.sink.http.request.headers[X-A]: line 1"},
 	} {
