@@ -20,8 +20,6 @@ const (
 	// maxHeld bounds how many messages are held: pulled and not settled. A destination holds two rounds of what its workers write, or what
 	// it settles in a quarter of a second if that is more: enough not to wait for the broker, and little that another pod could have done.
 	maxHeld = 1024
-	// maxHeldBytes bounds a pull. One message of the largest size must fit.
-	maxHeldBytes = contract.MaxMessageSize + 2*contract.MaxHeaderSize + 4<<20
 	// workers that write at the same time: of single messages, and of batches.
 	singleWorkers, batchWorkers = 32, 4
 	// defaultAckWait until the broker has told the durable's own.
@@ -56,6 +54,10 @@ type destination struct {
 	circuit  circuit
 	memory   memory
 	ackWait  time.Duration
+	// bytes and bodies are what it may hold, and what it may have decoded.
+	bytes, bodies *share
+	// opaque: the operation does not look into bodies.
+	opaque bool
 	// asked counts the calls of the system.
 	asked atomic.Int64
 	// problems of this destination alone, for the report.
@@ -88,6 +90,8 @@ type held struct {
 	message   sdk.Message
 	delivery  sdk.Delivery
 	delivered uint64
+	// size as the broker counts it.
+	size int64
 	// touched is when the broker last heard of it.
 	touched time.Time
 	decoded bool
@@ -101,6 +105,8 @@ type held struct {
 	expires int64
 	// dead is why it goes to the dead letters, once that is decided.
 	dead *deadLetter
+	// permit of its batch to decode its body; nil where it needs none.
+	permit *permit
 }
 
 func newDestination(s *sinkRunner, r contract.Route) *destination {
@@ -110,6 +116,7 @@ func newDestination(s *sinkRunner, r contract.Route) *destination {
 		held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
 	}
 	d.idle = sync.NewCond(&d.mu)
+	d.bytes, d.bodies = s.memory.join(d.again), s.bodies.join(func() {})
 	d.circuit.destination = d
 	if d.invalid = d.compile(); d.invalid != nil {
 		d.log.Error("the route cannot run", "error", d.invalid)
@@ -123,6 +130,13 @@ func newDestination(s *sinkRunner, r contract.Route) *destination {
 	d.minHeld = min(2*(d.maxBatch+d.maxWorkers), maxHeld)
 	d.capacity = d.minHeld
 	return d
+}
+
+// again asks for messages, when there is memory for them again.
+func (d *destination) again() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.request()
 }
 
 func (d *destination) compile() error {
@@ -142,6 +156,8 @@ func (d *destination) compile() error {
 		return fmt.Errorf("operation: %w", err)
 	}
 	d.op = op
+	opaque, ok := op.(sdk.Opaque)
+	d.opaque = ok && opaque.Opaque()
 	return nil
 }
 
@@ -199,7 +215,7 @@ func (d *destination) drain() {
 // giveBack a message that was not tried, for another pod: not before this pod's own pull has ended, or it would come back here. The caller
 // holds the lock.
 func (d *destination) giveBack(h *held) {
-	delete(d.held, h.identity)
+	d.release(h)
 	wait := max(0, time.Until(d.pull.until))
 	if wait > 0 {
 		wait += pullMargin
@@ -226,19 +242,29 @@ func (d *destination) finish(deliver context.Context) {
 	d.pull.finish()
 }
 
+// release what is held. The caller holds the lock.
+func (d *destination) release(h *held) {
+	if d.held[h.identity] == h {
+		delete(d.held, h.identity)
+		d.bytes.give(h.size)
+	}
+}
+
 // take a message that came from the broker.
 func (d *destination) take(in *nats.Msg) {
 	meta, err := parseReply(in.Reply)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.pull.asked = max(0, d.pull.asked-1)
+	size := d.pull.received(in)
 	d.pull.working()
 	defer d.request()
 	if err != nil {
 		d.log.Error("a message without an address to acknowledge", "subject", in.Subject, "error", err)
+		d.bytes.give(size)
 		return
 	}
 	if isMark(in.Subject) {
+		d.bytes.give(size)
 		_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
 		return
 	}
@@ -246,21 +272,23 @@ func (d *destination) take(in *nats.Msg) {
 		d.metrics.redelivered.Inc()
 		if d.memory.settled(meta.identity) {
 			// The acknowledgement was lost, the delivery was not.
+			d.bytes.give(size)
 			_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
 			return
 		}
 		if h := d.held[meta.identity]; h != nil {
 			h.in.Reply, h.touched = in.Reply, time.Now()
+			d.bytes.give(size)
 			return
 		}
 	}
-	h := &held{in: in, identity: meta.identity, delivered: meta.delivered, touched: time.Now(), seen: -1}
+	h := &held{in: in, identity: meta.identity, delivered: meta.delivered, touched: time.Now(), seen: -1, size: size}
+	d.held[h.identity] = h
 	d.memory.recall(h)
 	if d.stopping {
 		d.giveBack(h)
 		return
 	}
-	d.held[h.identity] = h
 	d.queue = append(d.queue, h)
 	d.startWorker()
 }

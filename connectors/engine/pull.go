@@ -37,9 +37,15 @@ type puller struct {
 	subject string
 	sub     *nats.Subscription
 	inbox   string
-	// asked is how many messages the broker still owes to open pulls, the last of which ends at until.
-	asked int
-	until time.Time
+	// asked is how many messages the broker still owes to open pulls, the last of which ends at until; reserved is how many bytes.
+	asked    int
+	reserved int64
+	until    time.Time
+	// heard is when the last message or answer came.
+	heard time.Time
+	// bytes that the next pull asks for: as many as the last ones needed. need is what it has to ask for at least, because a message is larger
+	// than what was asked for before; 0 for anything.
+	bytes, need int64
 	// failures of pulls in a row, and when the next may be made.
 	failures int
 	next     time.Time
@@ -47,7 +53,7 @@ type puller struct {
 }
 
 func (p *puller) start(ctx context.Context, d *destination) {
-	p.d = d
+	p.d, p.bytes = d, smallPull
 	p.subject = contract.APIPrefix + ".CONSUMER.MSG.NEXT." + d.route.Stream + "." + d.route.Durable
 	go p.learn(ctx)
 	d.sink.conn.listen(listener{up: func() {
@@ -68,7 +74,8 @@ func (p *puller) reset() {
 		_ = p.sub.Unsubscribe()
 		p.sub = nil
 	}
-	p.asked, p.until, p.next = 0, time.Time{}, time.Time{}
+	p.over()
+	p.until, p.next = time.Time{}, time.Time{}
 	if p.d.stopping {
 		return
 	}
@@ -122,20 +129,79 @@ func (d *destination) request() {
 	if d.stopping || p.sub == nil || room <= 0 || p.asked > 0 && room < d.capacity/2 || now.Before(p.next) {
 		return
 	}
+	bytes := p.reserve()
+	if bytes == 0 {
+		return
+	}
 	body := make([]byte, 0, 80)
 	body = append(body, `{"batch":`...)
 	body = strconv.AppendInt(body, int64(room), 10)
 	body = append(body, `,"expires":`...)
 	body = strconv.AppendInt(body, int64(pullExpires), 10)
 	body = append(body, `,"max_bytes":`...)
-	body = strconv.AppendInt(body, maxHeldBytes, 10)
+	body = strconv.AppendInt(body, bytes, 10)
 	body = append(body, '}')
 	if err := d.sink.conn.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
 		p.next = now.Add(100 * time.Millisecond)
+		d.bytes.give(bytes)
 		return
 	}
 	p.asked += room
+	p.reserved += bytes
 	p.until = now.Add(pullExpires)
+}
+
+// reserve the bytes of a pull: as many as are wanted, or as few as always are to be had; none while a message waits for more than that.
+func (p *puller) reserve() int64 {
+	for _, n := range []int64{p.bytes, smallPull} {
+		if n >= p.need && p.d.bytes.take(n) {
+			return n
+		}
+	}
+	return 0
+}
+
+// received takes what a message has from what was reserved for it, and returns its size, which is the destination's until it lets go of it.
+// The caller holds the lock.
+func (p *puller) received(in *nats.Msg) int64 {
+	size := int64(in.Size())
+	p.asked, p.need, p.heard = max(0, p.asked-1), 0, time.Now()
+	reserved := min(size, p.reserved)
+	p.reserved -= reserved
+	p.d.bytes.give(reserved - size)
+	if p.reserved == 0 {
+		// The broker does not tell the end of a pull whose bytes were used up to the last.
+		p.asked = 0
+	}
+	return size
+}
+
+// over: no pull is open any more. The caller holds the lock.
+func (p *puller) over() {
+	p.d.bytes.give(p.reserved)
+	p.asked, p.reserved = 0, 0
+}
+
+// ended: a pull has, with that much left of it. The caller holds the lock.
+func (p *puller) ended(messages int, bytes int64, description string) {
+	p.asked = max(0, p.asked-messages)
+	bytes = min(bytes, p.reserved)
+	p.reserved -= bytes
+	p.d.bytes.give(bytes)
+	switch {
+	case strings.Contains(description, "MaxBytes"):
+		// The next message is larger than what was left. Where all was left, it is larger than what was asked for.
+		if bytes == p.bytes || bytes == smallPull {
+			p.need = 2 * bytes
+		}
+		p.bytes = min(2*p.bytes, largest)
+		p.need = min(p.need, p.bytes)
+	case bytes > p.bytes/2:
+		p.bytes, p.need = max(p.bytes/2, smallPull), 0
+	}
+	if p.asked == 0 {
+		p.over()
+	}
 }
 
 // message from the subscription: a message of the stream, or what became of a pull.
@@ -150,12 +216,15 @@ func (p *puller) message(in *nats.Msg) {
 	if in.Subject != p.inbox {
 		return
 	}
+	p.heard = time.Now()
+	description := first(in.Header, "Description")
 	if n, err := strconv.Atoi(first(in.Header, "Nats-Pending-Messages")); err == nil {
-		p.asked = max(0, p.asked-n)
+		bytes, _ := strconv.ParseInt(first(in.Header, "Nats-Pending-Bytes"), 10, 64)
+		p.ended(n, bytes, description)
 	} else if status != "100" {
-		p.asked = 0
+		p.over()
 	}
-	switch description := first(in.Header, "Description"); {
+	switch {
 	case status == "100":
 	case status == "404", status == "408", status == "409" && isHarmless(description):
 		p.working()
@@ -192,7 +261,8 @@ func (p *puller) working() {
 // failed: the durable does not answer as it should. It is reported once it has failed for some time, for leaders change now and then.
 // The caller holds the lock.
 func (p *puller) failed(err error) {
-	p.asked, p.failures = 0, p.failures+1
+	p.over()
+	p.failures++
 	p.next = time.Now().Add(min(2*time.Second, 50*time.Millisecond<<min(p.failures, 6)))
 	if p.failures < 4 {
 		return
@@ -209,8 +279,9 @@ func (p *puller) check(now time.Time) {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
 	if p.asked > 0 && now.After(p.until.Add(pullGrace)) {
-		p.asked = 0
-		if p.d.sink.conn.isUp() {
+		p.over()
+		// One whose bytes are used up to the last is not told to have ended.
+		if p.d.sink.conn.isUp() && p.heard.Before(p.until.Add(-pullExpires)) {
 			p.failures = max(p.failures, 3)
 			p.failed(errors.New("it does not answer"))
 			p.reset()

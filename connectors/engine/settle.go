@@ -59,7 +59,7 @@ func (d *destination) delivered(h *held) {
 // settled: nothing more is to be done with the message.
 func (d *destination) settled(h *held, ack []byte) {
 	d.mu.Lock()
-	delete(d.held, h.identity)
+	d.release(h)
 	d.settledCount++
 	d.memory.settle(h.identity)
 	reply := h.in.Reply
@@ -71,7 +71,7 @@ func (d *destination) settled(h *held, ack []byte) {
 // later gives a message back to the broker until a time, and remembers what is known of it.
 func (d *destination) later(h *held, wait time.Duration) {
 	d.mu.Lock()
-	delete(d.held, h.identity)
+	d.release(h)
 	d.memory.keep(h)
 	reply := h.in.Reply
 	d.request()

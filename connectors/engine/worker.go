@@ -56,17 +56,8 @@ func (d *destination) nextBatch(batch []*held) []*held {
 
 // process a batch: steps, then the system, then what becomes of each message.
 func (d *destination) process(batch []*held) {
-	if weight := d.weight(batch); weight > 0 {
-		if !d.bodies.await(d.sink.deliver, weight) {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			for _, h := range batch {
-				d.giveBack(h)
-			}
-			return
-		}
-		defer d.bodies.give(weight)
-	}
+	permit := d.permitFor(batch)
+	defer permit.end()
 	ready := batch[:0]
 	for _, h := range batch {
 		if d.prepare(h) {
@@ -76,6 +67,7 @@ func (d *destination) process(batch []*held) {
 	if len(ready) == 0 {
 		return
 	}
+	d.settlePermit(permit, ready)
 	deliveries := make([]*sdk.Delivery, len(ready))
 	for i, h := range ready {
 		h.delivery.Attempt, h.batched = h.tried+1, len(ready) > 1
@@ -155,6 +147,9 @@ func (d *destination) prepare(h *held) bool {
 	if err := decode(h.in, &h.message); err != nil {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
 		return false
+	}
+	if h.permit != nil {
+		h.message.BeforeBody(h.permit.begin)
 	}
 	if err := d.setExpiry(h); err != nil {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})

@@ -18,6 +18,9 @@ const (
 // It is shared: a caller does not change what it gets.
 func (m *Message) Body() (any, error) {
 	if !m.decoded {
+		if m.before != nil {
+			m.before()
+		}
 		m.body, m.bodyErr = decodeBody(m.Format, m.Data)
 		m.decoded = true
 	}

@@ -36,9 +36,13 @@ type Message struct {
 	body    any
 	bodyErr error
 	decoded bool
+	before  func()
 	// peeked counts the calls of Undecoded.
 	peeked uint8
 }
+
+// BeforeBody is called before Body decodes, until it is set anew; nil is nothing. The engine bounds by it what decoded bodies take.
+func (m *Message) BeforeBody(f func()) { m.before = f }
 
 // Delivery is a message for a sink, with what the engine knows of it.
 type Delivery struct {

@@ -92,3 +92,8 @@ type Operation interface {
 	// MaxBatch is the largest batch that Write takes, at least 1.
 	MaxBatch() int
 }
+
+// Opaque is what an Operation may say besides: that it never calls Body, so that large messages take no more memory than they have bytes.
+type Opaque interface {
+	Opaque() bool
+}

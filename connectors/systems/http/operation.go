@@ -29,6 +29,7 @@ type operation struct {
 	headers  []headerTemplate
 	retryOn  []int
 	rejectOn []int
+	opaque   bool // no expression looks at the message
 	// endpoint names the request in errors: method, url and path as written in the manifest, without query and without any
 	// message's values.
 	endpoint string
@@ -61,12 +62,14 @@ func (s *sink) Operation(raw json.RawMessage) (sdk.Operation, error) {
 	if err := op.compilePath(o.Path); err != nil {
 		return nil, err
 	}
+	op.opaque = !strings.Contains(o.Path, "{")
 	op.endpoint = op.method + " " + endpoint(s.base, o.Path)
 	for name, text := range o.Headers {
 		value, err := steps.CompileTemplate(text)
 		if err != nil {
 			return nil, fmt.Errorf("header %s: %w", name, err)
 		}
+		op.opaque = op.opaque && !strings.Contains(text, "{")
 		op.headers = append(op.headers, headerTemplate{http.CanonicalHeaderKey(name), value})
 	}
 	return op, nil
@@ -184,6 +187,9 @@ func (o *operation) parse(text string) (*url.URL, error) {
 
 // MaxBatch is one request.
 func (o *operation) MaxBatch() int { return 1 }
+
+// Opaque: only expressions look into bodies.
+func (o *operation) Opaque() bool { return o.opaque }
 
 // Write makes a request of each message, in order.
 func (o *operation) Write(ctx context.Context, batch []*sdk.Delivery) []error {
