@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"runtime/metrics"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/itchyny/gojq"
@@ -81,8 +79,8 @@ func (t *Transform) Apply(ctx context.Context, m *sdk.Message) (body []byte, ok 
 	if _, binary := in.([]byte); binary {
 		return nil, false, errors.New("a transform needs a JSON body; this one is Binary")
 	}
-	guard := newGuard(ctx)
-	defer guard.release()
+	guard := begin(ctx)
+	defer guard.end()
 	iter := t.code.RunWithContext(guard, in, t.message(m))
 	out, ok := iter.Next()
 	if !ok {
@@ -99,32 +97,8 @@ func (t *Transform) Apply(ctx context.Context, m *sdk.Message) (body []byte, ok 
 			return nil, false, errors.New("the program has more than one result: collect them in an array, [..]")
 		}
 	}
-	if depth(out, 0) > sdk.MaxDepth {
-		return nil, false, fmt.Errorf("the result is nested deeper than %d", sdk.MaxDepth)
-	}
-	body, err = gojq.Marshal(out)
+	body, err = encodeJSON(out, false)
 	return body, err == nil, err
-}
-
-// depth of nesting, counted no further than needed.
-func depth(v any, at int) int {
-	deepest := at
-	if at > sdk.MaxDepth {
-		return at
-	}
-	switch v := v.(type) {
-	case []any:
-		deepest = at + 1
-		for _, x := range v {
-			deepest = max(deepest, depth(x, at+1))
-		}
-	case map[string]any:
-		deepest = at + 1
-		for _, x := range v {
-			deepest = max(deepest, depth(x, at+1))
-		}
-	}
-	return deepest
 }
 
 func (t *Transform) message(m *sdk.Message) any {
@@ -139,81 +113,4 @@ func (t *Transform) message(m *sdk.Message) any {
 		"id": m.ID, "type": m.Type, "source": m.Source, "subject": m.Subject,
 		"time": m.Time.UTC().Format(time.RFC3339Nano), "headers": headers,
 	}
-}
-
-// guard is the context of one run: it ends when its parent does, after maxTransformTime, or when the process's heap has
-// grown by maxTransformGrowth since the program began to run for long.
-type guard struct {
-	context.Context
-	done  chan struct{}
-	timer *time.Timer
-	begun time.Time
-
-	mu       sync.Mutex
-	heap     uint64
-	err      error
-	released bool
-}
-
-func newGuard(ctx context.Context) *guard {
-	g := &guard{Context: ctx, done: make(chan struct{}), begun: time.Now()}
-	g.mu.Lock()
-	g.timer = time.AfterFunc(watchEvery, g.watch)
-	g.mu.Unlock()
-	return g
-}
-
-func (g *guard) Done() <-chan struct{} { return g.done }
-
-func (g *guard) Err() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.err
-}
-
-func (g *guard) Deadline() (time.Time, bool) { return g.begun.Add(maxTransformTime), true }
-
-func (g *guard) watch() {
-	heap := heapBytes()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.released {
-		return
-	}
-	if g.heap == 0 || heap < g.heap {
-		g.heap = heap
-	}
-	switch ran := time.Since(g.begun); {
-	case g.Context.Err() != nil:
-		g.err = g.Context.Err()
-	case ran > maxTransformTime:
-		g.err = fmt.Errorf("%w: it ran for more than %s", ErrLimit, maxTransformTime)
-	case heap-g.heap > maxTransformGrowth:
-		g.err = fmt.Errorf("%w: it used more than %d MiB", ErrLimit, maxTransformGrowth>>20)
-	default:
-		g.timer.Reset(watchEvery)
-		return
-	}
-	close(g.done)
-}
-
-func (g *guard) release() {
-	g.timer.Stop()
-	g.mu.Lock()
-	g.released = true
-	g.mu.Unlock()
-}
-
-// explain replaces gojq's error by the guard's when the guard ended the run.
-func (g *guard) explain(err error) error {
-	if e := g.Err(); e != nil {
-		return e
-	}
-	return err
-}
-
-func heapBytes() uint64 {
-	sample := [1]metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample[:])
-	return sample[0].Value.Uint64()
 }
