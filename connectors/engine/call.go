@@ -16,6 +16,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/steps"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 const (
@@ -32,6 +33,7 @@ type caller struct {
 	answers *answers
 	metrics *callerMetrics
 	log     *slog.Logger
+	tracer  *tracing.Tracer
 	// self is this hop's name.
 	self   string
 	routes []*callRoute
@@ -126,7 +128,12 @@ func (k *caller) Call(ctx context.Context, r *sdk.Request) *sdk.Answer {
 	}
 	limited, stop := context.WithTimeout(ctx, time.Duration(route.Timeout))
 	defer stop()
+	span := k.tracer.Call(r.Headers[contract.HeaderTraceParent], r.Headers[contract.HeaderTraceState], route.Service, false)
+	if parent := span.TraceParent(); parent != "" {
+		r.Headers[contract.HeaderTraceParent] = parent
+	}
 	answer = k.exchange(limited, route, r)
+	endCall(span, answer)
 	route.metrics.observe(ctx, answer, time.Since(begun))
 	return answer
 }
@@ -142,8 +149,11 @@ func (k *caller) complete(r *sdk.Request, now time.Time) {
 		m.Headers = make(map[string]string, 16)
 	}
 	if !validTraceParent(m.Headers[contract.HeaderTraceParent]) {
-		m.Headers[contract.HeaderTraceParent] = newTraceParent()
+		delete(m.Headers, contract.HeaderTraceParent)
 		delete(m.Headers, contract.HeaderTraceState)
+		if k.tracer == nil {
+			m.Headers[contract.HeaderTraceParent] = newTraceParent()
+		}
 	}
 	if marking := k.config.Connector.Marking; marking != "" {
 		m.Headers["marking"] = marking

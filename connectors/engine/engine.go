@@ -204,6 +204,7 @@ func (e *Engine) runSource(ctx, work context.Context) error {
 		if err != nil {
 			return err
 		}
+		caller.tracer = e.tracer
 		e.caller, runtime.Caller = caller, caller
 	}
 	source, err := e.System.Source(runtime, e.Config.Source.System.Options)
@@ -316,7 +317,7 @@ func (e *Engine) runService(ctx, work context.Context) error {
 	calls, stop := context.WithCancelCause(work)
 	defer stop(nil)
 	runner := newServiceRunner(calls, e.Config, service)
-	runner.log, runner.conn, runner.secrets, runner.system = e.Log, e.conn, e.secrets, e.system
+	runner.log, runner.conn, runner.secrets, runner.system, runner.tracer = e.Log, e.conn, e.secrets, e.system, e.tracer
 	runner.metrics = newServiceMetrics(e.registry, e.Config.Service)
 	go e.reports.run(work.Done())
 	defer context.AfterFunc(ctx, func() {

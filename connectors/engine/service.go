@@ -17,6 +17,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 const (
@@ -40,6 +41,7 @@ type serviceRunner struct {
 	metrics *serviceMetrics
 	service sdk.Service
 	system  *systemState
+	tracer  *tracing.Tracer
 	// work ends when what is being done has to stop.
 	work context.Context
 	// stopping is closed when no more requests are taken.
@@ -189,7 +191,12 @@ func (r *serviceRunner) handle(m *nats.Msg, begun time.Time, generation int64) {
 		reserved = n
 		return nil
 	}
+	span := r.tracer.Call(request.Headers[contract.HeaderTraceParent], request.Headers[contract.HeaderTraceState], r.config.Connector.Name, true)
+	if parent := span.TraceParent(); parent != "" {
+		request.Headers[contract.HeaderTraceParent] = parent
+	}
 	answer, outcome, refused := r.answer(ctx, request, begun)
+	endCall(span, answer)
 	r.metrics.latency.Observe(time.Since(begun).Seconds())
 	if refused != "" {
 		r.metrics.refused.WithLabelValues(refused).Inc()

@@ -12,6 +12,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 // fakeService is a system whose answers the test sets.
@@ -94,11 +95,20 @@ func serviceConfig(s *enginetest.Server, change func(*contract.Service)) *contra
 // startService runs a pod of the service svc, and waits until calls reach it.
 func startService(t testing.TB, s *enginetest.Server, name string, f *fakeService, change func(*contract.Service)) *pod {
 	t.Helper()
+	return startServicePod(t, servicePod(s, name, f, change))
+}
+
+func servicePod(s *enginetest.Server, name string, f *fakeService, change func(*contract.Service)) podOptions {
 	c := serviceConfig(s, change)
-	p := startPod(t, podOptions{
+	return podOptions{
 		name: name, config: c, system: f.system(),
 		creds: s.CredsFile("svc", contract.ServicePermissions("ns", "in", "svc", time.Duration(c.Service.Timeout)), time.Hour),
-	})
+	}
+}
+
+func startServicePod(t testing.TB, o podOptions) *pod {
+	t.Helper()
+	p := startPod(t, o)
 	within(t, 20*time.Second, "the service takes requests", func() bool { code, _ := p.get("/readyz"); return code == 200 })
 	return p
 }
@@ -117,6 +127,11 @@ func serviceCall(change func(*contract.Call)) contract.Call {
 // startCaller runs a source with these Routes, and returns what it calls with.
 func startCaller(t testing.TB, s *enginetest.Server, calls ...contract.Call) (*pod, sdk.Caller) {
 	t.Helper()
+	return startCallerTraced(t, s, tracing.Options{}, calls...)
+}
+
+func startCallerTraced(t testing.TB, s *enginetest.Server, traces tracing.Options, calls ...contract.Call) (*pod, sdk.Caller) {
+	t.Helper()
 	c := sourceConfig(s)
 	c.Source.Calls = calls
 	c.Connector.Marking = "OFFICIAL"
@@ -129,7 +144,7 @@ func startCaller(t testing.TB, s *enginetest.Server, calls ...contract.Call) (*p
 		given <- rt.Caller
 		return f, nil
 	}}
-	p := startPod(t, podOptions{name: "caller", config: c, system: system, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src", services...), time.Hour)})
+	p := startPod(t, podOptions{name: "caller", config: c, system: system, tracing: traces, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src", services...), time.Hour)})
 	select {
 	case <-f.bus:
 	case <-time.After(20 * time.Second):

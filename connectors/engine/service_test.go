@@ -17,6 +17,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/tracing"
 )
 
 func contains(data []byte, text string) bool { return bytes.Contains(data, []byte(text)) }
@@ -517,5 +518,41 @@ func TestPlainRequest(t *testing.T) {
 		if got.Header.Get(contract.HeaderCallStatus) != c.status || !contains(got.Data, c.want) {
 			t.Errorf("%v: %v %s, want %s with %s", c.header, got.Header, got.Data, c.status, c.want)
 		}
+	}
+}
+
+func TestSpansFollowACall(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	c := startCollector(t)
+	traces := tracing.Options{Endpoint: c.URL}
+	var passed string
+	o := servicePod(s, "svc-1", newFakeService(func(_ context.Context, r *sdk.Request) (*sdk.Answer, error) {
+		passed = r.Headers[contract.HeaderTraceParent]
+		return text("done"), nil
+	}), nil)
+	o.tracing = traces
+	service := startServicePod(t, o)
+	source, k := startCallerTraced(t, s, traces, serviceCall(nil))
+	r := ask("GET", "/", "")
+	r.Headers = map[string]string{contract.HeaderTraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	wantAnswer(t, answer(t, k, r), 200, "", "done")
+	source.drain()
+	service.drain()
+	var call, answered otlpSpan
+	within(t, 10*time.Second, "both spans have arrived", func() (ok bool) {
+		if call, ok = c.named("call svc"); ok {
+			answered, ok = c.named("answer")
+		}
+		return ok
+	})
+	if call.TraceID != "0af7651916cd43dd8448eb211c80319c" || call.ParentSpanID != "b7ad6b7169203331" {
+		t.Errorf("the call does not belong to its caller's trace: %+v", call)
+	}
+	if answered.TraceID != call.TraceID || answered.ParentSpanID != call.SpanID {
+		t.Errorf("answering does not follow the call: %+v after %+v", answered, call)
+	}
+	if want := "00-" + answered.TraceID + "-" + answered.SpanID + "-01"; passed != want {
+		t.Errorf("the system got %q, want %q", passed, want)
 	}
 }

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/tracing"
 )
 
@@ -68,5 +70,19 @@ func (g *group) endSpans(err error) {
 			item.span.End(err)
 		}
 		item.span = tracing.Span{}
+	}
+}
+
+// endCall with what became of it: an answer of a hop, or of the system that says it failed, is an error; none at all was given up.
+func endCall(s tracing.Span, a *sdk.Answer) {
+	switch {
+	case a == nil:
+		s.End(errCallCancelled)
+	case a.Hop != "":
+		s.End(fmt.Errorf("%d from %s", a.Status, a.Hop))
+	case a.Status >= 500:
+		s.End(fmt.Errorf("%d from the system", a.Status))
+	default:
+		s.End(nil)
 	}
 }
