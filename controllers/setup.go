@@ -19,6 +19,7 @@ import (
 	"github.com/metip/metip/controllers/internal/refs"
 	"github.com/metip/metip/controllers/internal/signals"
 	"github.com/metip/metip/controllers/internal/validate"
+	"github.com/metip/metip/controllers/replay"
 	"github.com/metip/metip/controllers/route"
 	"github.com/metip/metip/controllers/webhook"
 )
@@ -137,6 +138,9 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 		Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Valid: valid, Workers: o.Workers, Resync: o.Resync,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Routes: %w", err)
+	}
+	if err := (&replay.Reconciler{Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Workers: o.Workers}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller of Replays: %w", err)
 	}
 	return nil
 }

@@ -17,6 +17,11 @@ const (
 	ConditionStorageHealthy = "StorageHealthy"
 	// ConditionSuspended is True while somebody has suspended the object, or the Integration that it belongs to.
 	ConditionSuspended = "Suspended"
+	// ConditionComplete says that a Replay has put every message on the bus and the destination has taken them: each was delivered,
+	// filtered out, or went to the dead letters.
+	ConditionComplete = "Complete"
+	// ConditionFailed exists, True, only when a Replay cannot go on, ever.
+	ConditionFailed = "Failed"
 	// ConditionReady sums the others up: data flows.
 	ConditionReady = "Ready"
 	// ConditionReconciling exists, True, only while the operator is on its way to what the spec wants (kstatus).
@@ -43,7 +48,7 @@ const (
 	ReasonConnected = "Connected"
 	// ReasonHealthy (StorageHealthy, True): there is room, and every copy is current.
 	ReasonHealthy = "Healthy"
-	// ReasonSuspended (Suspended, True; Ready, False): spec.suspend is set, here or on the Integration.
+	// ReasonSuspended (Suspended, True; Complete, Ready, False): spec.suspend is set, here or on the Integration.
 	ReasonSuspended = "Suspended"
 	// ReasonBacklogHeld (Suspended, True): messages wait for the suspended object and count towards the bus's size.
 	ReasonBacklogHeld = "BacklogHeld"
@@ -68,6 +73,10 @@ const (
 	ReasonNotAllowed = "NotAllowed"
 	// ReasonIntegrationNotFound (ResolvedRefs, False): there is no such Integration in this namespace.
 	ReasonIntegrationNotFound = "IntegrationNotFound"
+	// ReasonRouteNotFound (ResolvedRefs, False): a Replay names a Route that does not exist.
+	ReasonRouteNotFound = "RouteNotFound"
+	// ReasonDestinationNotFound (ResolvedRefs, False): a Replay names a destination that the Route does not have, or none where it has several.
+	ReasonDestinationNotFound = "DestinationNotFound"
 	// ReasonConnectorNotFound (ResolvedRefs, False): a Route names a Connector that does not exist.
 	ReasonConnectorNotFound = "ConnectorNotFound"
 	// ReasonWrongRole (ResolvedRefs, False): a Route reads from a sink or delivers to a source.
@@ -109,10 +118,26 @@ const (
 	ReasonCertificateInvalid = "CertificateInvalid"
 	// ReasonSystemError (Connected, False): the system answers, and refuses everything: a missing table, a missing permission.
 	ReasonSystemError = "SystemError"
-	// ReasonStreamFull (Connected, False): the bus is full and pushes back.
+	// ReasonStreamFull (Connected, Complete, False): the bus is full and pushes back; or what room it has left is not a Replay's to take.
 	ReasonStreamFull = "StreamFull"
 	// ReasonDeadLetterFull (Connected, False): the dead letters are full, so that a Route waits.
 	ReasonDeadLetterFull = "DeadLetterFull"
+
+	// ReasonCounting (Complete, False): a Replay counts the messages that it is about.
+	ReasonCounting = "Counting"
+	// ReasonReplaying (Complete, False): messages are put on the bus again.
+	ReasonReplaying = "Replaying"
+	// ReasonDelivering (Complete, False): every message is on the bus again, and the destination has not taken all of them yet.
+	ReasonDelivering = "Delivering"
+	// ReasonCompleted (Complete, True; Ready, True): the Replay is done.
+	ReasonCompleted = "Completed"
+	// ReasonReplayFailed (Complete, False): the broker refuses what the Replay asks of it, which is tried again; or the Replay has failed
+	// for good. The message says what.
+	ReasonReplayFailed = "ReplayFailed"
+	// ReasonRouteReplaced (Failed, True; Stalled): another Route has taken the name of the one that the Replay began for.
+	ReasonRouteReplaced = "RouteReplaced"
+	// ReasonStreamReplaced (Failed, True; Stalled): the stream was made anew since the Replay began, so that its sequences mean nothing now.
+	ReasonStreamReplaced = "StreamReplaced"
 
 	// ReasonStorageLow (StorageHealthy, False): what is stored nears its limit.
 	ReasonStorageLow = "StorageLow"

@@ -22,6 +22,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&Integration{}, &IntegrationList{},
 		&Connector{}, &ConnectorList{},
 		&Route{}, &RouteList{},
+		&Replay{}, &ReplayList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -35,6 +35,15 @@ func route(namespace, name string) *v1alpha1.Route {
 	}
 }
 
+func replay(namespace, name string) *v1alpha1.Replay {
+	return &v1alpha1.Replay{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: v1alpha1.ReplaySpec{
+			To: v1alpha1.ReplayTarget{Route: "a"}, From: v1alpha1.ReplaySource{DeadLetters: &v1alpha1.ReplayDeadLetters{}},
+		},
+	}
+}
+
 func managedBroker(namespace, name string) *v1alpha1.Broker {
 	return &v1alpha1.Broker{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -58,6 +67,8 @@ func conditionsOf(object client.Object) (observed int64, conditions []metav1.Con
 	case *v1alpha1.Connector:
 		return o.Status.ObservedGeneration, o.Status.Conditions
 	case *v1alpha1.Route:
+		return o.Status.ObservedGeneration, o.Status.Conditions
+	case *v1alpha1.Replay:
 		return o.Status.ObservedGeneration, o.Status.Conditions
 	}
 	return 0, nil
@@ -84,6 +95,7 @@ var _ = Describe("Defaults", func() {
 		Entry("Integration", func(ns, name string) client.Object { return integration(ns, name) }),
 		Entry("Connector", func(ns, name string) client.Object { return listener(ns, name) }),
 		Entry("Route", func(ns, name string) client.Object { return route(ns, name) }),
+		Entry("Replay", func(ns, name string) client.Object { return replay(ns, name) }),
 	)
 
 	It("keeps a written status, and a written status does not change the spec", func(ctx SpecContext) {

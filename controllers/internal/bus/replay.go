@@ -23,15 +23,20 @@ type Replays interface {
 	// RecoverReplay learns which copies behind progress.LastCopy are the Replay's.
 	RecoverReplay(ctx context.Context, r Replay, p ReplayPlan, progress *ReplayProgress) error
 	// CopyReplay copies, no faster than the pace, until the time or the end of the range. What it has done is in progress, also when it fails.
-	// ErrFull is wrapped when the event stream has no room for copies.
+	// ErrFull is wrapped when the event stream has no room for copies, and ErrReplaced, by all of these, when the stream is another.
 	CopyReplay(ctx context.Context, r Replay, p ReplayPlan, progress *ReplayProgress, pace *Pace, until time.Time) error
 	// ClearReplay removes, for some time, the dead letters that the Replay selects, with sequences from after+1 to through: all of them must
 	// have been copied. It returns how far it came.
 	ClearReplay(ctx context.Context, r Replay, p ReplayPlan, after, through uint64, until time.Time) (cleared uint64, err error)
 }
 
-// ErrFull says that a stream has no room.
-var ErrFull = errors.New("the stream is full")
+// Errors of Replays.
+var (
+	// ErrFull says that a stream has no room.
+	ErrFull = errors.New("the stream is full")
+	// ErrReplaced says that a stream is not the one that was planned for.
+	ErrReplaced = errors.New("the stream was made anew")
+)
 
 // Replay says which stored messages are copied, and for which destination.
 type Replay struct {
@@ -200,6 +205,9 @@ func (s *session) CountReplay(ctx context.Context, r Replay, p ReplayPlan, c *Re
 	s.holdReplay(r, p, c.Through)
 	_, filters := r.stream()
 	choose := r.chooser()
+	if err := s.same(ctx, p); err != nil {
+		return false, err
+	}
 	done, err := s.scan(ctx, scan{stream: p.Stream, filters: filters, after: c.Through, last: p.Last, headersOnly: true, batch: countBatch}, until, func(m stored) error {
 		if id, ok := choose(m); ok {
 			c.Matched++
@@ -214,6 +222,18 @@ func (s *session) CountReplay(ctx context.Context, r Replay, p ReplayPlan, c *Re
 		return false, fmt.Errorf("reading stream %s: %w", p.Stream, explain(err))
 	}
 	return done, nil
+}
+
+// same checks that the stream is the one that was planned for. Where the plan was written down the time has no fractions of a second any more.
+func (s *session) same(ctx context.Context, p ReplayPlan) error {
+	info, err := s.leaderInfo(ctx, p.Stream)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", p.Stream, explain(err))
+	}
+	if !info.Created.Truncate(time.Second).Equal(p.Created.Truncate(time.Second)) {
+		return fmt.Errorf("stream %s: %w at %s", p.Stream, ErrReplaced, info.Created.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // holdReplay keeps what a Replay has not read from being trimmed.

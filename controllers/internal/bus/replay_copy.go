@@ -15,6 +15,11 @@ import (
 
 // RecoverReplay implements Replays.
 func (s *session) RecoverReplay(ctx context.Context, r Replay, p ReplayPlan, progress *ReplayProgress) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	if err := s.same(ctx, p); err != nil {
+		return err
+	}
 	s.holdReplay(r, p, progress.Position)
 	name := contract.EventStream(r.Namespace, r.Integration)
 	if err := s.recoverReplay(ctx, r, name, progress); err != nil {
@@ -73,6 +78,9 @@ type item struct {
 func (s *session) CopyReplay(ctx context.Context, r Replay, p ReplayPlan, progress *ReplayProgress, pace *Pace, until time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, until.Add(callTimeout))
 	defer cancel()
+	if err := s.same(ctx, p); err != nil {
+		return err
+	}
 	c := &copier{s: s, replay: r, plan: p, progress: progress, pace: pace, until: until, choose: r.chooser()}
 	if err := c.run(ctx); err != nil && !errors.Is(err, errBehind) {
 		return fmt.Errorf("copying from stream %s: %w", p.Stream, explain(err))
@@ -259,6 +267,11 @@ const clearWorkers, clearBatch = 8, 64
 
 // ClearReplay implements Replays.
 func (s *session) ClearReplay(ctx context.Context, r Replay, p ReplayPlan, after, through uint64, until time.Time) (uint64, error) {
+	ctx, cancel := context.WithDeadline(ctx, until.Add(callTimeout))
+	defer cancel()
+	if err := s.same(ctx, p); err != nil {
+		return after, err
+	}
 	stream, err := s.js.Stream(ctx, p.Stream)
 	if err != nil {
 		return after, fmt.Errorf("stream %s: %w", p.Stream, explain(err))

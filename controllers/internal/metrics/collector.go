@@ -57,7 +57,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	var integrations v1alpha1.IntegrationList
 	var connectors v1alpha1.ConnectorList
 	var routes v1alpha1.RouteList
-	for _, list := range []client.ObjectList{&brokers, &integrations, &connectors, &routes} {
+	var replays v1alpha1.ReplayList
+	for _, list := range []client.ObjectList{&brokers, &integrations, &connectors, &routes, &replays} {
 		if err := c.Reader.List(ctx, list); err != nil {
 			ch <- prometheus.NewInvalidMetric(objects, err)
 			return
@@ -72,6 +73,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range routes.Items {
 		add(ch, seen, "Route", &routes.Items[i], routes.Items[i].Status.Conditions)
+	}
+	for i := range replays.Items {
+		add(ch, seen, "Replay", &replays.Items[i], replays.Items[i].Status.Conditions)
 	}
 	for i := range connectors.Items {
 		o := &connectors.Items[i]
@@ -107,6 +111,8 @@ func own(o client.Object) *bool {
 	case *v1alpha1.Connector:
 		return o.Spec.Suspend
 	case *v1alpha1.Route:
+		return o.Spec.Suspend
+	case *v1alpha1.Replay:
 		return o.Spec.Suspend
 	}
 	return nil

@@ -203,6 +203,9 @@ var underWay = map[string]bool{
 	v1alpha1.ReasonProgressing:              true,
 	v1alpha1.ReasonBrokerNotReady:           true,
 	v1alpha1.ReasonIntegrationNotProgrammed: true,
+	v1alpha1.ReasonCounting:                 true,
+	v1alpha1.ReasonReplaying:                true,
+	v1alpha1.ReasonDelivering:               true,
 }
 
 // UnderWay tells whether an object with this condition Ready is on its way there, as far as anybody knows.

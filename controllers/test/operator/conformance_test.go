@@ -22,6 +22,7 @@ var conditionTypes = map[string][]string{
 	"*v1alpha1.Integration": {"Accepted", "ResolvedRefs", "Programmed", "StorageHealthy", "Suspended", "Ready"},
 	"*v1alpha1.Connector":   {"Accepted", "ResolvedRefs", "Programmed", "Deployed", "Connected", "Suspended", "Ready"},
 	"*v1alpha1.Route":       {"Accepted", "ResolvedRefs", "Programmed", "Connected", "Suspended", "Ready"},
+	"*v1alpha1.Replay":      {"Accepted", "ResolvedRefs", "Programmed", "Suspended", "Complete", "Ready"},
 }
 
 // reasons that api/v1alpha1/conditions.go documents.
@@ -87,7 +88,7 @@ func checkConditions(_ context.Context, docs map[string]string, obj client.Objec
 		}
 		Expect(c.Message).NotTo(ContainSubstring("planted"), "a secret in a status")
 		switch c.Type {
-		case v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled:
+		case v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled, v1alpha1.ConditionFailed:
 			Expect(string(c.Status)).To(Equal("True"), "%s exists while True only", c.Type)
 		default:
 			Expect(conditionTypes[kind]).To(ContainElement(c.Type), kind)

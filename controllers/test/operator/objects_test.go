@@ -120,6 +120,8 @@ func conditionsOf(obj client.Object) []metav1.Condition {
 		return o.Status.Conditions
 	case *v1alpha1.Route:
 		return o.Status.Conditions
+	case *v1alpha1.Replay:
+		return o.Status.Conditions
 	}
 	return nil
 }
@@ -167,9 +169,10 @@ func all(ctx context.Context) []client.Object {
 		integrations v1alpha1.IntegrationList
 		connectors   v1alpha1.ConnectorList
 		routes       v1alpha1.RouteList
+		replays      v1alpha1.ReplayList
 		out          []client.Object
 	)
-	for _, list := range []client.ObjectList{&brokers, &integrations, &connectors, &routes} {
+	for _, list := range []client.ObjectList{&brokers, &integrations, &connectors, &routes, &replays} {
 		Expect(api.List(ctx, list)).To(Succeed())
 		items, err := meta.ExtractList(list)
 		Expect(err).NotTo(HaveOccurred())
