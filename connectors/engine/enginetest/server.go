@@ -25,6 +25,8 @@ type Options struct {
 	Fsync bool
 	// Dir of the server's files; empty for a temporary one.
 	Dir string
+	// Servers of a Cluster.
+	Servers int
 }
 
 // Server is an embedded broker of one server.
@@ -34,6 +36,10 @@ type Server struct {
 	fsync  bool
 	port   int
 	server *server.Server
+	// urls, ca and replicas are a Cluster's.
+	urls     []string
+	ca       string
+	replicas int
 
 	operator, system, bus, edge nkeys.KeyPair
 	operatorJWT                 string
@@ -141,12 +147,17 @@ func (s *Server) Stop() {
 	s.Kill()
 }
 
-// URL of the server.
-func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
+// URL of the server, or of all servers, separated by commas.
+func (s *Server) URL() string {
+	if len(s.urls) > 0 {
+		return strings.Join(s.urls, ",")
+	}
+	return fmt.Sprintf("nats://127.0.0.1:%d", s.port)
+}
 
 // Broker is how a connector's configuration says to reach it.
 func (s *Server) Broker() contract.Broker {
-	return contract.Broker{URLs: []string{s.URL()}, Replicas: 1, Fsync: s.fsync}
+	return contract.Broker{URLs: strings.Split(s.URL(), ","), CA: s.ca, Replicas: max(1, s.replicas), Fsync: s.fsync}
 }
 
 // Admin is JetStream in account BUS, with every right.
@@ -163,7 +174,7 @@ func (s *Server) AdminConn() *nats.Conn {
 		claims := jwt.NewUserClaims(must[string](s.t, "key")(user.PublicKey()))
 		token := must[string](s.t, "sign a user")(claims.Encode(s.bus))
 		seed := must[[]byte](s.t, "seed")(user.Seed())
-		s.admin = must[*nats.Conn](s.t, "connect")(nats.Connect(s.URL(), nats.UserJWTAndSeed(token, string(seed)), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)))
+		s.admin = must[*nats.Conn](s.t, "connect")(nats.Connect(s.URL(), nats.UserJWTAndSeed(token, string(seed)), s.secure(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)))
 	}
 	return s.admin
 }
@@ -217,6 +228,7 @@ func (s *Server) Streams(namespace, integration string, maxBytes int64) {
 			MaxMsgSize: contract.MaxReportSize, MaxBytes: 64 << 20, Storage: jetstream.MemoryStorage, DenyDelete: true, DenyPurge: true,
 		},
 	} {
+		c.Replicas = max(1, s.replicas)
 		must[jetstream.Stream](s.t, "make stream "+c.Name)(js.CreateOrUpdateStream(ctx, c))
 	}
 }
