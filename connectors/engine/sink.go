@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,24 +59,54 @@ type sinkRunner struct {
 func (s *sinkRunner) prepare(r registry) {
 	s.memory, s.bodies = memoryShares(len(s.config.Sink.Routes))
 	for _, route := range s.config.Sink.Routes {
-		d := newDestination(s, route)
-		s.destinations = append(s.destinations, d)
-		r.gauge("metip_connector_in_flight", "Messages that the pod holds: pulled and not settled.",
-			prometheus.Labels{"route": route.Name, "destination": route.Destination}, func() float64 {
-				d.mu.Lock()
-				defer d.mu.Unlock()
-				return float64(len(d.held))
+		lanes := newLanes(s, route)
+		s.destinations = append(s.destinations, lanes...)
+		of := prometheus.Labels{"route": route.Name, "destination": route.Destination}
+		r.gauge("metip_connector_in_flight", "Messages that the pod holds: pulled and not settled.", of, func() (n float64) {
+			for _, d := range lanes {
+				n += d.holding()
+			}
+			return n
+		})
+		r.gauge("metip_connector_oldest_seconds", "Age, since the broker stored it, of the oldest message that the pod holds; 0 while it holds none.",
+			of, func() (age float64) {
+				for _, d := range lanes {
+					age = max(age, d.oldest())
+				}
+				return age
 			})
 		r.gauge("metip_connector_circuit_open", "1 while the destination waits because its system is unavailable.",
-			prometheus.Labels{"route": route.Name, "destination": route.Destination}, func() float64 {
-				d.mu.Lock()
-				defer d.mu.Unlock()
-				if d.circuit.open() {
-					return 1
+			of, func() (open float64) {
+				for _, d := range lanes {
+					open = max(open, d.waiting())
 				}
-				return 0
+				return open
 			})
+		for _, d := range lanes {
+			if d.lane != nil {
+				r.gauge("metip_connector_lane_active", "1 while this pod delivers the lane; of all pods, one does.", prometheus.Labels{
+					"route": route.Name, "destination": route.Destination, "lane": strconv.Itoa(d.lane.index),
+				}, d.lane.active)
+			}
+		}
 	}
+}
+
+// holding is how many messages are held.
+func (d *destination) holding() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return float64(len(d.held))
+}
+
+// waiting is 1 while the system is unavailable.
+func (d *destination) waiting() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.circuit.open() {
+		return 1
+	}
+	return 0
 }
 
 // run until ctx ends, then drain.
@@ -169,7 +200,7 @@ func (s *sinkRunner) routes() (routes []contract.RouteState) {
 	open := 0
 	for _, d := range s.destinations {
 		p, failing := d.state()
-		if failing {
+		if n := len(routes); failing && (n == 0 || routes[n-1].Route != d.route.Name || routes[n-1].Destination != d.route.Destination) { // one for all lanes
 			routes = append(routes, contract.RouteState{Route: d.route.Name, Destination: d.route.Destination, State: state(p.err, p.reason, p.since)})
 		}
 		d.mu.Lock()
@@ -207,4 +238,20 @@ func (s *sinkRunner) judge(writes error) {
 	case !checked.IsZero():
 		s.system.System(checkErr)
 	}
+}
+
+// oldest is the age, in seconds, of the oldest message that is held.
+func (d *destination) oldest() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	stored := int64(0)
+	for id := range d.held {
+		if stored == 0 || id.at < stored {
+			stored = id.at
+		}
+	}
+	if stored == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.Unix(0, stored)).Seconds())
 }
