@@ -319,6 +319,7 @@ func (e *Engine) runService(ctx, work context.Context) error {
 	runner := newServiceRunner(calls, e.Config, service)
 	runner.log, runner.conn, runner.secrets, runner.system, runner.tracer = e.Log, e.conn, e.secrets, e.system, e.tracer
 	runner.metrics = newServiceMetrics(e.registry, e.Config.Service)
+	e.registry.gauge("metip_connector_circuit_open", "1 while calls are refused because the system is unavailable.", nil, runner.breaker.opened)
 	go e.reports.run(work.Done())
 	defer context.AfterFunc(ctx, func() {
 		e.Log.Info("draining")

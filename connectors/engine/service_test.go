@@ -362,6 +362,9 @@ func TestCircuitOfAService(t *testing.T) {
 	report(t, s, "svc", "svc-1", "that the system is down", 10*time.Second, func(r contract.Report) bool {
 		return !r.System.OK && r.System.Reason == contract.ReasonConnectionFailed && strings.Contains(r.System.Message, "secret-host")
 	})
+	if p.metric(`metip_connector_circuit_open`) != 1 {
+		t.Error("the metric does not show the open circuit")
+	}
 	before := f.count()
 	for range 20 {
 		wantAnswer(t, answer(t, k, ask("GET", "/", "")), 503, serviceHop, "cannot be reached")

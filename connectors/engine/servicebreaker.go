@@ -104,6 +104,16 @@ func (b *breaker) admit() (trial, ok bool) {
 	}
 }
 
+// opened for the metric: 1 while the circuit is open.
+func (b *breaker) opened() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.isOpen {
+		return 1
+	}
+	return 0
+}
+
 // done with a call.
 func (b *breaker) done(trial bool, v verdict) {
 	b.mu.Lock()
