@@ -30,6 +30,8 @@ func conditionsOf(ctx context.Context, object client.Object) ([]metav1.Condition
 		return o.Status.Conditions, nil
 	case *busv1alpha1.Route:
 		return o.Status.Conditions, nil
+	case *busv1alpha1.Replay:
+		return o.Status.Conditions, nil
 	}
 	return nil, fmt.Errorf("%T has no conditions", object)
 }
