@@ -22,6 +22,7 @@ import (
 const (
 	flowPipeline = "pipeline"
 	flowOperator = "operator"
+	flowExchange = "request-reply"
 )
 
 type options struct {
@@ -53,7 +54,7 @@ func main() {
 
 func parse(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flows := f.String("flows", flowPipeline+","+flowOperator, "what to measure, comma separated")
+	flows := f.String("flows", strings.Join([]string{flowPipeline, flowExchange, flowOperator}, ","), "what to measure, comma separated")
 	f.BoolVar(&o.short, "short", false, "one short round of each, to see that it works: the figures mean little")
 	f.StringVar(&o.out, "out", "out/bench.json", "where the figures go")
 	f.StringVar(&o.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"), "folder of etcd and kube-apiserver; left out, out/bin")
@@ -72,8 +73,8 @@ func parse(args []string) (o options, err error) {
 	}
 	o.flows = strings.Split(*flows, ",")
 	for _, flow := range o.flows {
-		if flow != flowPipeline && flow != flowOperator {
-			return o, fmt.Errorf("there is no flow %q: choose of %s, %s", flow, flowPipeline, flowOperator)
+		if flow != flowPipeline && flow != flowOperator && flow != flowExchange {
+			return o, fmt.Errorf("there is no flow %q: choose of %s, %s, %s", flow, flowPipeline, flowExchange, flowOperator)
 		}
 	}
 	o.pipeline.warmUp = 2 * time.Second
@@ -110,7 +111,7 @@ func bench(ctx context.Context, o options) (err error) {
 	for _, flow := range []struct {
 		name string
 		run  func(context.Context, string, options, *results) error
-	}{{flowPipeline, benchPipelines}, {flowOperator, benchOperator}} {
+	}{{flowPipeline, benchPipelines}, {flowExchange, benchExchange}, {flowOperator, benchOperator}} {
 		if !slices.Contains(o.flows, flow.name) {
 			continue
 		}

@@ -43,9 +43,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	name := ""
-	if c.Source != nil {
+	switch {
+	case c.Source != nil:
 		name = c.Source.System.Type
-	} else {
+	case c.Service != nil:
+		name = c.Service.System.Type
+	default:
 		name = c.Sink.System.Type
 	}
 	system, ok := catalog.Lookup(name)
