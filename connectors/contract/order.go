@@ -30,8 +30,7 @@ const (
 	LaneGroup = "lane"
 	// LanePinTime is how long a pod keeps its lane after it last asked for messages (priority_timeout).
 	LanePinTime = 5 * time.Second
-	// LaneWindow is how many messages of a lane may be delivered and not acknowledged; 1 where the order is Strict. A hand-over repeats at most
-	// so many.
+	// LaneWindow is how many messages of a lane may be delivered and not acknowledged; 1 where the order is Strict.
 	LaneWindow = 64
 	// LaneAckWait is the time after which what a pod was given, and has said nothing about, comes again. It is for what got lost on the way:
 	// who takes a lane over begins where it was acknowledged last, and does not wait.

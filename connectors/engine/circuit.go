@@ -187,7 +187,11 @@ func (d *destination) try() (over, idle bool) {
 			d.mu.Unlock()
 			return true, false
 		}
-		if d.asked.Load() != asked || len(d.queue) == 0 {
+		var h *held
+		if d.asked.Load() == asked {
+			h = d.pick()
+		}
+		if h == nil {
 			// Nothing that the pod holds, or nothing more for now.
 			if len(d.queue) == 0 {
 				d.request()
@@ -195,12 +199,23 @@ func (d *destination) try() (over, idle bool) {
 			d.mu.Unlock()
 			return false, idle && d.asked.Load() == asked
 		}
-		h := d.queue[0]
-		d.queue = append(d.queue[:0], d.queue[1:]...)
 		d.mu.Unlock()
 		d.process([]*held{h})
 		idle = true
 	}
+}
+
+// pick a message to try from the queue; nil when there is none. The caller holds the lock.
+func (d *destination) pick() *held {
+	if d.lane != nil {
+		return d.lane.probe()
+	}
+	if len(d.queue) == 0 {
+		return nil
+	}
+	h := d.queue[0]
+	d.queue = append(d.queue[:0], d.queue[1:]...)
+	return h
 }
 
 // isConnection tells failures that a successful Check disproves.

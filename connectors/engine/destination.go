@@ -31,8 +31,10 @@ const (
 type destination struct {
 	sink  *sinkRunner
 	route contract.Route
-	// name is the destination's for good: idempotence keys hold it.
-	name    string
+	// name is the destination's for good: idempotence keys hold it. durable is the consumer's that is read.
+	name, durable string
+	// lane is nil where the order is not kept.
+	lane    *lane
 	steps   []steps.Step
 	op      sdk.Operation
 	log     *slog.Logger
@@ -105,6 +107,8 @@ type held struct {
 	expires int64
 	// dead is why it goes to the dead letters, once that is decided.
 	dead *deadLetter
+	// place in its lane; nil where the order is not kept.
+	place *place
 	// permit of its batch to decode its body; nil where it needs none.
 	permit *permit
 }
@@ -112,8 +116,9 @@ type held struct {
 func newDestination(s *sinkRunner, r contract.Route) *destination {
 	d := &destination{
 		sink: s, route: r, log: s.log.With("route", r.Name, "destination", r.Destination), metrics: s.metrics.destination(r.Name, r.Destination),
-		name: contract.DurableName(s.config.Connector.Namespace, r.Name, r.Destination),
-		held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
+		name:    contract.DurableName(s.config.Connector.Namespace, r.Name, r.Destination),
+		durable: r.Durable,
+		held:    map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
 	}
 	d.idle = sync.NewCond(&d.mu)
 	d.bytes, d.bodies = s.memory.join(d.again), s.bodies.join(func() {})
@@ -167,6 +172,10 @@ func (d *destination) run(ctx, deliver context.Context) {
 		<-ctx.Done()
 		return
 	}
+	if d.lane != nil {
+		d.lane.run(ctx, deliver)
+		return
+	}
 	d.pull.start(ctx, d)
 	touch := time.NewTicker(time.Second)
 	defer touch.Stop()
@@ -215,6 +224,10 @@ func (d *destination) drain() {
 // giveBack a message that was not tried, for another pod: not before this pod's own pull has ended, or it would come back here. The caller
 // holds the lock.
 func (d *destination) giveBack(h *held) {
+	if d.lane != nil {
+		d.lane.drop(h)
+		return
+	}
 	d.release(h)
 	wait := max(0, time.Until(d.pull.until))
 	if wait > 0 {
@@ -252,6 +265,10 @@ func (d *destination) release(h *held) {
 
 // take a message that came from the broker.
 func (d *destination) take(in *nats.Msg) {
+	if d.lane != nil {
+		d.lane.take(in)
+		return
+	}
 	meta, err := parseReply(in.Reply)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -302,7 +319,7 @@ func (d *destination) startWorker() {
 		d.circuit.wake()
 		return
 	}
-	if d.workers < d.maxWorkers {
+	if d.workers < d.maxWorkers && (d.lane == nil || d.lane.ready()) {
 		d.workers++
 		go d.work()
 	}

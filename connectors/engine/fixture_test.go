@@ -279,8 +279,12 @@ func sinkPod(t testing.TB, s *enginetest.Server, f *fakeSink, ackWait time.Durat
 	t.Helper()
 	var destinations []contract.SinkDestination
 	for _, r := range routes {
-		s.Durable("ns", r.Integration, r.Name, r.Destination, ackWait)
-		destinations = append(destinations, contract.SinkDestination{Integration: r.Integration, Route: r.Name, Destination: r.Destination})
+		if lanes := r.Delivery.Lanes; lanes > 0 {
+			s.Lanes("ns", r.Integration, r.Name, r.Destination, r.Delivery.Order, lanes, testPinTime, ackWait)
+		} else {
+			s.Durable("ns", r.Integration, r.Name, r.Destination, ackWait)
+		}
+		destinations = append(destinations, contract.SinkDestination{Integration: r.Integration, Route: r.Name, Destination: r.Destination, Lanes: r.Delivery.Lanes})
 	}
 	return podOptions{
 		config: &contract.Config{

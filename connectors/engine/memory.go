@@ -17,10 +17,12 @@ type identity struct {
 
 // memory of a destination: which messages are settled though the broker may not have heard it, and how often others were tried.
 type memory struct {
-	done  map[identity]struct{}
-	ring  []identity
-	next  int
-	tries map[identity]attempts
+	done map[identity]struct{}
+	ring []identity
+	next int
+	// remember is the bound of done.
+	remember int
+	tries    map[identity]attempts
 }
 
 // attempts of one message that waits on the broker for the next one.
@@ -32,20 +34,26 @@ type attempts struct {
 }
 
 func newMemory() memory {
-	return memory{done: map[identity]struct{}{}, tries: map[identity]attempts{}}
+	return memory{remember: rememberSettled, done: map[identity]struct{}{}, tries: map[identity]attempts{}}
 }
 
 // settle remembers that a message needs nothing more but perhaps another acknowledgement.
 func (m *memory) settle(id identity) {
 	delete(m.tries, id)
-	if len(m.ring) < rememberSettled {
+	if len(m.ring) < m.remember {
 		m.ring = append(m.ring, id)
 	} else {
 		delete(m.done, m.ring[m.next])
 		m.ring[m.next] = id
-		m.next = (m.next + 1) % rememberSettled
+		m.next = (m.next + 1) % m.remember
 	}
 	m.done[id] = struct{}{}
+}
+
+// forgetSettled: what was done may have been undone.
+func (m *memory) forgetSettled() {
+	clear(m.done)
+	m.ring, m.next = m.ring[:0], 0
 }
 
 func (m *memory) settled(id identity) bool {

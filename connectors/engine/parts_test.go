@@ -164,9 +164,9 @@ func TestEncodeReport(t *testing.T) {
 
 func TestParseReply(t *testing.T) {
 	for reply, want := range map[string]replyMeta{
-		"$JS.ACK.ns_in.ns_r_d.3.42.7.1795381268334148781.0":           {identity{42, 1795381268334148781}, 3},
-		"$JS.ACK._.ACCHASH.ns_in.ns_r_d.3.42.7.1795381268334148781.0": {identity{42, 1795381268334148781}, 3},
-		"$JS.ACK.dom.ACCHASH.ns_in.ns_r_d.3.42.7.17.0.rand":           {identity{42, 17}, 3},
+		"$JS.ACK.ns_in.ns_r_d.3.42.7.1795381268334148781.0":           {identity{42, 1795381268334148781}, 3, 7},
+		"$JS.ACK._.ACCHASH.ns_in.ns_r_d.3.42.7.1795381268334148781.0": {identity{42, 1795381268334148781}, 3, 7},
+		"$JS.ACK.dom.ACCHASH.ns_in.ns_r_d.3.42.7.17.0.rand":           {identity{42, 17}, 3, 7},
 	} {
 		if got, err := parseReply(reply); err != nil || got != want {
 			t.Errorf("%s: %v, %v", reply, got, err)

@@ -54,7 +54,7 @@ type puller struct {
 
 func (p *puller) start(ctx context.Context, d *destination) {
 	p.d, p.bytes = d, smallPull
-	p.subject = contract.APIPrefix + ".CONSUMER.MSG.NEXT." + d.route.Stream + "." + d.route.Durable
+	p.subject = nextSubject(d)
 	go p.learn(ctx)
 	d.sink.conn.listen(listener{up: func() {
 		d.mu.Lock()
@@ -66,6 +66,10 @@ func (p *puller) start(ctx context.Context, d *destination) {
 	defer d.mu.Unlock()
 	p.reset()
 	d.request()
+}
+
+func nextSubject(d *destination) string {
+	return contract.APIPrefix + ".CONSUMER.MSG.NEXT." + d.route.Stream + "." + d.durable
 }
 
 // reset forgets open pulls: with another inbox, what they still bring goes nowhere. The caller holds the lock.
@@ -93,7 +97,7 @@ func (p *puller) reset() {
 func (p *puller) learn(ctx context.Context) {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		ask, cancel := context.WithTimeout(ctx, infoTimeout)
-		answer, err := p.d.sink.conn.nc.RequestWithContext(ask, contract.APIPrefix+".CONSUMER.INFO."+p.d.route.Stream+"."+p.d.route.Durable, nil)
+		answer, err := p.d.sink.conn.nc.RequestWithContext(ask, contract.APIPrefix+".CONSUMER.INFO."+p.d.route.Stream+"."+p.d.durable, nil)
 		cancel()
 		if err == nil {
 			var info struct {
@@ -119,6 +123,10 @@ func (p *puller) learn(ctx context.Context) {
 
 // request asks the broker for as many messages as there is room for. The caller holds the lock.
 func (d *destination) request() {
+	if d.lane != nil {
+		d.lane.request()
+		return
+	}
 	p := &d.pull
 	room := d.capacity - len(d.held) - p.asked
 	if d.circuit.open() {
@@ -226,6 +234,8 @@ func (p *puller) message(in *nats.Msg) {
 	}
 	switch {
 	case status == "100":
+	case status == "423" && d.lane != nil:
+		d.lane.stand()
 	case status == "404", status == "408", status == "409" && isHarmless(description):
 		p.working()
 	case status == "503":
@@ -267,7 +277,7 @@ func (p *puller) failed(err error) {
 	if p.failures < 4 {
 		return
 	}
-	err = fmt.Errorf("durable consumer %s of stream %s: %w", p.d.route.Durable, p.d.route.Stream, err)
+	err = fmt.Errorf("durable consumer %s of stream %s: %w", p.d.durable, p.d.route.Stream, err)
 	if p.d.consumer.set(contract.ReasonBrokerUnreachable, err) {
 		p.d.log.Warn("the durable consumer does not answer", "error", err)
 		p.d.sink.changed()
@@ -312,7 +322,8 @@ func isMark(subject string) bool { return strings.HasPrefix(subject, "mark.") }
 // replyMeta is what a message's reply subject says.
 type replyMeta struct {
 	identity
-	delivered uint64
+	// delivered is how often it was, and consumer its sequence among all deliveries of the consumer.
+	delivered, consumer uint64
 }
 
 // parseReply reads $JS.ACK.<stream>.<durable>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, or the longer form with domain
@@ -334,6 +345,9 @@ func parseReply(reply string) (m replyMeta, err error) {
 		return m, err
 	}
 	if m.seq, err = strconv.ParseUint(t[at+1], 10, 64); err != nil {
+		return m, err
+	}
+	if m.consumer, err = strconv.ParseUint(t[at+2], 10, 64); err != nil {
 		return m, err
 	}
 	m.at, err = strconv.ParseInt(t[at+3], 10, 64)

@@ -59,6 +59,10 @@ func (d *destination) delivered(h *held) {
 // settled: nothing more is to be done with the message.
 func (d *destination) settled(h *held, ack []byte) {
 	d.mu.Lock()
+	if d.lane != nil && !d.lane.finished(h) {
+		d.mu.Unlock()
+		return
+	}
 	d.release(h)
 	d.settledCount++
 	d.memory.settle(h.identity)
@@ -68,9 +72,14 @@ func (d *destination) settled(h *held, ack []byte) {
 	_ = d.sink.conn.nc.Publish(reply, ack)
 }
 
-// later gives a message back to the broker until a time, and remembers what is known of it.
+// later gives a message back to the broker until a time, and remembers what is known of it. Where the order is kept it waits in its place.
 func (d *destination) later(h *held, wait time.Duration) {
 	d.mu.Lock()
+	if d.lane != nil {
+		d.lane.back(h, time.Now().Add(wait))
+		d.mu.Unlock()
+		return
+	}
 	d.release(h)
 	d.memory.keep(h)
 	reply := h.in.Reply

@@ -199,7 +199,7 @@ func (p *permit) end() {
 
 // forget what steps have made of a large message that waits: it is made again for the next attempt.
 func (h *held) forget() {
-	if len(h.message.Data) > smallBody || len(h.in.Data) > smallBody {
+	if h.permit != nil || len(h.message.Data) > smallBody || len(h.in.Data) > smallBody {
 		h.message, h.delivery, h.decoded, h.permit = sdk.Message{}, sdk.Delivery{}, false, nil
 	}
 }

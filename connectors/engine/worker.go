@@ -27,6 +27,12 @@ func (d *destination) work() {
 			return
 		}
 		batch = d.nextBatch(batch[:0])
+		if len(batch) == 0 { // what is queued has to wait
+			d.workers--
+			d.idle.Broadcast()
+			d.mu.Unlock()
+			return
+		}
 		if len(d.queue) > 0 {
 			d.startWorker()
 		}
@@ -37,6 +43,9 @@ func (d *destination) work() {
 
 // nextBatch takes what one worker writes at a time. The caller holds the lock.
 func (d *destination) nextBatch(batch []*held) []*held {
+	if d.lane != nil {
+		return d.lane.nextBatch(batch)
+	}
 	size := 0
 	for i, h := range d.queue {
 		if i == d.maxBatch || i > 0 && (h.alone || size+len(h.in.Data) > maxWriteBytes) {
@@ -56,6 +65,9 @@ func (d *destination) nextBatch(batch []*held) []*held {
 
 // process a batch: steps, then the system, then what becomes of each message.
 func (d *destination) process(batch []*held) {
+	if d.lane != nil && !d.lane.holds(batch) {
+		return
+	}
 	permit := d.permitFor(batch)
 	defer permit.end()
 	ready := batch[:0]
@@ -68,6 +80,13 @@ func (d *destination) process(batch []*held) {
 		return
 	}
 	d.settlePermit(permit, ready)
+	ctx := d.sink.deliver
+	if d.lane != nil {
+		if !d.lane.holds(ready) {
+			return
+		}
+		ctx = ready[0].place.tenure.ctx
+	}
 	deliveries := make([]*sdk.Delivery, len(ready))
 	for i, h := range ready {
 		h.delivery.Attempt, h.batched = h.tried+1, len(ready) > 1
@@ -75,10 +94,13 @@ func (d *destination) process(batch []*held) {
 	}
 	spans := d.beginSpans(ready)
 	begun := time.Now()
-	results, panicked := d.write(deliveries)
+	results, panicked := d.write(ctx, deliveries)
 	endSpans(spans, results, panicked)
 	d.metrics.write.Observe(time.Since(begun).Seconds())
 	d.metrics.batch.Observe(float64(len(ready)))
+	if d.lane != nil && d.lane.lapsed(ready) {
+		return
+	}
 	if panicked != nil && len(ready) > 1 {
 		d.separate(ready)
 		return
@@ -96,8 +118,8 @@ func (d *destination) process(batch []*held) {
 }
 
 // write calls the system. A panic is returned, not passed on.
-func (d *destination) write(deliveries []*sdk.Delivery) (results []error, panicked error) {
-	ctx, cancel := context.WithTimeout(d.sink.deliver, time.Duration(d.route.Delivery.Timeout))
+func (d *destination) write(ctx context.Context, deliveries []*sdk.Delivery) (results []error, panicked error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.route.Delivery.Timeout))
 	defer cancel()
 	d.asked.Add(1)
 	defer func() {
@@ -122,9 +144,12 @@ func (d *destination) separate(batch []*held) {
 // requeue messages that are still held. The caller holds the lock.
 func (d *destination) requeue(batch ...*held) {
 	for _, h := range batch {
-		if d.stopping {
+		switch {
+		case d.stopping:
 			d.giveBack(h)
-		} else {
+		case d.lane != nil:
+			d.lane.back(h, time.Time{})
+		default:
 			h.forget()
 			d.queue = append(d.queue, h)
 		}

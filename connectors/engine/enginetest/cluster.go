@@ -115,6 +115,7 @@ func (c *Cluster) configure(n *node) {
 	line("server_name: %s", n.name)
 	line("listen: 127.0.0.1:%d", n.port)
 	line("max_payload: %d", contract.MaxMessageSize+contract.MaxHeaderSize)
+	line("max_control_line: 1048576")
 	line("write_deadline: \"10s\"\nping_interval: \"10s\"\nping_max: 2")
 	line("tls { %s }", files)
 	sync := `"2m"`

@@ -113,7 +113,7 @@ func (s *Server) Boot() {
 	if s.fsync {
 		sync = "always"
 	}
-	conf := fmt.Sprintf("server_name: n0\nlisten: 127.0.0.1:%d\noperator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n%s}\nmax_payload: %d\n"+
+	conf := fmt.Sprintf("server_name: n0\nlisten: 127.0.0.1:%d\noperator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n%s}\nmax_payload: %d\nmax_control_line: 1048576\n"+
 		"jetstream { store_dir: %q, sync_interval: %s }\n", s.port, s.operatorJWT, must[string](s.t, "key")(s.system.PublicKey()), preload.String(),
 		contract.MaxMessageSize+contract.MaxHeaderSize, filepath.Join(s.dir, "js"), sync)
 	file := filepath.Join(s.dir, "nats.conf")

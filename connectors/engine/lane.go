@@ -1,0 +1,512 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/steps"
+)
+
+// A destination whose order is kept is read by lanes (contract.Order), each of which is a destination of its own here: a durable consumer that
+// the broker gives to one pod at a time, the one that it has pinned. That alone reorders when a lane changes hands, for the new pod gets what
+// comes next while the former one still works, and what that leaves unfinished comes later. Hence:
+//
+//   - Who is pinned waits for half of the pin's time, asks that the durable goes back to what was acknowledged last (CONSUMER.RESET), and takes
+//     messages only from consumer sequence 1 on and without a gap. Where one is missing it begins anew.
+//   - A pod delivers under a lease (tenure): an answer of the broker, asked for less than three eighths of the pin's time ago, that it is the one
+//     that is pinned. When the lease lapses, what is being written is given up and is not acknowledged.
+//   - What fails is tried again in its place, never given back. Within a lane only messages of different keys are under way together.
+//
+// So the system sees each key's messages in their order; after a hand-over it may see some again, from an earlier one on, without a gap.
+
+// lanePhase is what a pod is to a lane.
+type lanePhase int
+
+const (
+	// laneStandby waits to be pinned.
+	laneStandby lanePhase = iota
+	// laneSettling is pinned, and waits until it may begin.
+	laneSettling
+	// laneActive delivers.
+	laneActive
+)
+
+const (
+	// laneBatch is how much a lane asks for at a time: what is sent to a pod that has died waits until the lane is taken over.
+	laneBatch = 32
+	// laneSpan is how many messages may be delivered past one that is not done with. After a hand-over they come again.
+	laneSpan = 1024
+)
+
+// lane of an ordered destination. Its destination's lock guards it.
+type lane struct {
+	d     *destination
+	index int
+	// key of a message, where it is not its partition key.
+	key *steps.Key
+	// pinTime and window are the durable's; zero until the broker has told them.
+	pinTime time.Duration
+	window  int
+
+	phase lanePhase
+	// turn counts the changes of phase, so that what was asked before one is not taken for an answer after it.
+	turn int
+	// pin is the broker's name for this pod while it is pinned; served is the last one under which something was taken.
+	pin, served string
+	// due is when a settling lane may begin.
+	due time.Time
+	// expect is the next consumer sequence.
+	expect uint64
+	// tenure is the present lease; former ones still have something under way.
+	tenure *tenure
+	former []*tenure
+	// busy are the keys that are under way, inflight the messages.
+	busy     map[string]struct{}
+	blocked  map[string]struct{}
+	inflight int
+	// pulled is when the broker last heard that the pod wants to stay pinned. silent is an inbox that nobody reads.
+	pulled time.Time
+	silent string
+	// orphanAt is when a standby looks whether the lane is served, orphans how often in a row it was not.
+	orphanAt time.Time
+	orphans  int
+
+	poke       chan struct{}
+	confirming sync.Mutex
+}
+
+// tenure is a lease of a lane: from a pin to its loss. Its destination's lock guards it, but for the context.
+type tenure struct {
+	// confirmed is when the question was asked that the broker last answered with this pod's pin.
+	confirmed time.Time
+	inflight  int
+	// over: the lease has lapsed; nothing of it counts any more.
+	over   bool
+	ctx    context.Context //nolint:containedctx // it is the lease: writes end with it
+	cancel context.CancelFunc
+}
+
+// place of a held message in its lane.
+type place struct {
+	key    string
+	tenure *tenure
+	// consumer is its sequence since the lane was taken over; 0 for one from before.
+	consumer uint64
+	// due is when it may be tried again.
+	due time.Time
+	// busy: a worker has it. probes counts the tries while the system was unavailable.
+	busy   bool
+	probes int
+}
+
+func newLane(d *destination, index int) *lane {
+	d.pull.d, d.pull.subject, d.pull.bytes = d, nextSubject(d), smallPull
+	return &lane{
+		d: d, index: index, poke: make(chan struct{}, 1), busy: map[string]struct{}{}, blocked: map[string]struct{}{},
+		silent: d.sink.conn.nc.NewInbox(),
+	}
+}
+
+// lease is for how long an answer holds; the new pod waits longer.
+func (l *lane) lease() time.Duration { return l.pinTime * 3 / 8 }
+
+func (l *lane) wake() {
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
+
+// run until the context ends, and then finish what is under way.
+func (l *lane) run(ctx, deliver context.Context) {
+	d := l.d
+	if !l.learn(ctx) {
+		d.drain()
+		return
+	}
+	d.sink.conn.listen(listener{up: l.reconnected})
+	defer context.AfterFunc(ctx, func() {
+		d.drain()
+		l.wake()
+	})()
+	d.mu.Lock()
+	l.stand()
+	d.mu.Unlock()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-l.poke:
+		}
+		next, done := l.step(deliver)
+		if done {
+			return
+		}
+		timer.Reset(next)
+	}
+}
+
+// What a step asks the broker, which it does without the lock.
+type laneTask int
+
+const (
+	laneNothing laneTask = iota
+	laneTakeOver
+	laneConfirm
+	laneLookAfter
+)
+
+// active is 1 while this pod delivers the lane.
+func (l *lane) active() float64 {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	if l.phase == laneActive {
+		return 1
+	}
+	return 0
+}
+
+// step of the lane's clockwork. It says when the next one is due, or that the lane has been left.
+func (l *lane) step(deliver context.Context) (next time.Duration, done bool) {
+	d := l.d
+	now := time.Now()
+	d.mu.Lock()
+	if d.stopping && (deliver.Err() != nil || l.inflight == 0 && d.workers == 0) {
+		l.leave()
+		d.mu.Unlock()
+		return 0, true
+	}
+	l.expire(now)
+	l.touch(now)
+	l.miss(now)
+	task := l.task(now)
+	next = l.pinTime / 8
+	if wait := time.Until(l.due); l.phase == laneSettling && wait > 0 {
+		next = min(next, wait)
+	}
+	d.mu.Unlock()
+	switch task {
+	case laneTakeOver:
+		l.takeOver(deliver)
+	case laneConfirm:
+		l.confirm(deliver)
+	case laneLookAfter:
+		l.lookAfter(deliver)
+	}
+	return next, false
+}
+
+// task that is due. The caller holds the lock.
+func (l *lane) task(now time.Time) laneTask {
+	d := l.d
+	switch l.phase {
+	case laneStandby:
+		if d.pull.sub == nil {
+			l.listenAnew()
+		}
+		d.request()
+		if !d.stopping && !now.Before(l.orphanAt) {
+			l.orphanAt = now.Add(2 * l.pinTime)
+			return laneLookAfter
+		}
+	case laneSettling:
+		mine := 0
+		if l.tenure != nil {
+			mine = l.tenure.inflight
+		}
+		if l.inflight != mine {
+			break // a write under another lease does not end: the pin may go
+		}
+		l.stay(now)
+		if !d.stopping && !now.Before(l.due) {
+			return laneTakeOver
+		}
+		if mine > 0 && now.Sub(l.tenure.confirmed) >= l.pinTime/8 {
+			return laneConfirm
+		}
+	case laneActive:
+		d.request()
+		l.stay(now)
+		if (l.inflight > 0 || len(d.queue) > 0) && now.Sub(l.tenure.confirmed) >= l.pinTime/8 {
+			return laneConfirm
+		}
+	}
+	return laneNothing
+}
+
+// stand by: nothing of the lane is this pod's. The caller holds the lock.
+func (l *lane) stand() {
+	l.endTenure()
+	l.turn++
+	l.phase, l.pin, l.orphans = laneStandby, "", 0
+	l.orphanAt = time.Now().Add(l.pinTime)
+	l.listenAnew()
+	l.d.request()
+}
+
+// pinned by the broker, under a new name. The caller holds the lock.
+func (l *lane) pinned(pin string) {
+	l.endTenure()
+	l.turn++
+	now := time.Now()
+	l.phase, l.pin, l.pulled = laneSettling, pin, now
+	l.settle(now.Add(l.pinTime / 2))
+	l.d.log.Debug("the lane is this pod's", "lane", l.index)
+}
+
+// restart under the same pin: what has been delivered so far cannot be known. What is under way stays so. The caller holds the lock.
+func (l *lane) restart(why string) {
+	l.d.log.Debug("the lane begins anew", "lane", l.index, "why", why)
+	l.dropQueue()
+	for _, h := range l.d.held {
+		h.place.consumer = 0
+	}
+	l.turn++
+	l.phase = laneSettling
+	l.settle(time.Now())
+}
+
+// settle: hear nothing until then, nor before all that the broker may still send has gone nowhere. The caller holds the lock.
+func (l *lane) settle(until time.Time) {
+	if end := l.d.pull.until.Add(pullMargin); end.After(until) {
+		until = end
+	}
+	l.due = until
+	l.mute()
+	l.wake()
+}
+
+// activate the lane: the durable is back at what was acknowledged last. The caller holds the lock.
+func (l *lane) activate(confirmed time.Time) {
+	d := l.d
+	if l.tenure == nil {
+		l.tenure = &tenure{}
+		l.tenure.ctx, l.tenure.cancel = context.WithCancel(d.sink.deliver)
+	}
+	l.tenure.confirmed = confirmed
+	if l.served != l.pin {
+		// Others may have delivered since what this pod remembers as done, and have to be followed.
+		d.memory.forgetSettled()
+		l.served = l.pin
+	}
+	l.turn++
+	l.phase, l.expect = laneActive, 1
+	d.log.Debug("the lane delivers", "lane", l.index, "pin", l.pin)
+	d.pull.next = time.Time{}
+	l.listenAnew()
+	d.request()
+}
+
+// reconnected to the broker: messages may have been lost on the way.
+func (l *lane) reconnected() {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	switch l.phase {
+	case laneStandby:
+		l.stand()
+	case laneSettling:
+		l.turn++
+		l.settle(l.due)
+	case laneActive:
+		l.restart("the connection to the broker broke")
+	}
+}
+
+// leave the lane. The caller holds the lock.
+func (l *lane) leave() {
+	l.endTenure()
+	for _, t := range l.former {
+		t.over = true
+		t.cancel()
+	}
+	l.turn++
+	l.phase, l.pin = laneStandby, ""
+	l.mute()
+}
+
+// endTenure: begin nothing more under it. What is under way may be finished for as long as the lease lasts. The caller holds the lock.
+func (l *lane) endTenure() {
+	l.dropQueue()
+	if t := l.tenure; t != nil {
+		l.former = append(l.former, t)
+		l.tenure = nil
+	}
+}
+
+// expire leases that were not confirmed in time. The caller holds the lock.
+func (l *lane) expire(now time.Time) {
+	kept := l.former[:0]
+	for _, t := range l.former {
+		switch {
+		case t.inflight == 0:
+			t.cancel()
+			continue
+		case !t.over && now.Sub(t.confirmed) >= l.lease():
+			t.over = true
+			t.cancel()
+		}
+		kept = append(kept, t)
+	}
+	clear(l.former[len(kept):])
+	l.former = kept
+	if t := l.tenure; t != nil && (t.inflight > 0 || len(l.d.queue) > 0) && now.Sub(t.confirmed) >= l.lease() {
+		l.lapse(t)
+	}
+}
+
+// lapse of the present lease. The caller holds the lock.
+func (l *lane) lapse(t *tenure) {
+	t.over = true
+	t.cancel()
+	if t == l.tenure {
+		l.former = append(l.former, t)
+		l.tenure = nil
+		l.restart("the broker did not confirm it")
+	}
+}
+
+// touch tells the broker of what is held for long. The caller holds the lock.
+func (l *lane) touch(now time.Time) {
+	if l.phase != laneActive {
+		return
+	}
+	for _, h := range l.d.held {
+		if h.place.tenure == l.tenure && now.Sub(h.touched) >= l.d.ackWait/3 {
+			h.touched = now
+			_ = l.d.sink.conn.nc.Publish(h.in.Reply, ackProgress)
+		}
+	}
+}
+
+// take a message that came from the broker.
+func (l *lane) take(in *nats.Msg) {
+	d := l.d
+	meta, err := parseReply(in.Reply)
+	key := l.keyOf(in)
+	pin := first(in.Header, headerPinID)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if in.Sub != d.pull.sub || d.stopping {
+		return
+	}
+	size := d.pull.received(in)
+	d.pull.working()
+	if !l.expected(meta, err, pin) {
+		d.bytes.give(size)
+		return
+	}
+	defer d.request()
+	h := d.held[meta.identity]
+	settled := isMark(in.Subject)
+	if meta.delivered > 1 {
+		d.metrics.redelivered.Inc()
+	}
+	if !settled && h == nil {
+		// Either the acknowledgement was lost, or the lane has begun anew.
+		settled = d.memory.settled(meta.identity)
+	}
+	switch {
+	case settled:
+		d.bytes.give(size)
+		_ = d.sink.conn.nc.Publish(in.Reply, ackOK)
+	case h != nil:
+		d.bytes.give(size)
+		h.in.Reply, h.touched, h.place.consumer = in.Reply, time.Now(), meta.consumer
+	default:
+		h = &held{
+			in: in, identity: meta.identity, delivered: meta.delivered, touched: time.Now(), seen: -1, size: size,
+			place: &place{key: key, tenure: l.tenure, consumer: meta.consumer},
+		}
+		d.held[h.identity] = h
+		d.memory.recall(h)
+		d.queue = append(d.queue, h)
+		d.startWorker()
+	}
+}
+
+// expected tells whether a message is the next one of this pod's lane; otherwise it does what follows from that. The caller holds the lock.
+func (l *lane) expected(meta replyMeta, err error, pin string) bool {
+	switch {
+	case err != nil:
+		l.d.log.Error("a message without an address to acknowledge", "error", err)
+		if l.phase == laneActive {
+			l.restart("a message cannot be acknowledged")
+		}
+	case pin == "":
+		l.d.pull.failed(errNoLane)
+	case l.phase == laneStandby || pin != l.pin:
+		l.pinned(pin)
+	case l.phase == laneActive && meta.consumer != l.expect:
+		l.restart("a message is missing")
+	case l.phase == laneActive:
+		l.expect++
+		return true
+	}
+	return false
+}
+
+// keyOf a message.
+func (l *lane) keyOf(in *nats.Msg) string {
+	d := l.d
+	switch {
+	case d.route.Delivery.Order == contract.OrderStrict:
+		return ""
+	case l.key != nil:
+		return l.computedKey(in)
+	}
+	if key := first(in.Header, contract.HeaderPartitionKey); key != "" {
+		return key
+	}
+	return first(in.Header, contract.HeaderID)
+}
+
+// newLanes of an ordered destination. They share what is compiled, and their part of the pod's memory.
+func newLanes(s *sinkRunner, r contract.Route) []*destination {
+	first := newDestination(s, r)
+	if r.Delivery.Lanes == 0 || first.invalid != nil {
+		return []*destination{first}
+	}
+	var key *steps.Key
+	if text := r.Delivery.Key; text != "" {
+		if key, first.invalid = steps.CompileKey(text); first.invalid != nil {
+			first.log.Error("the route cannot run", "error", first.invalid)
+			return []*destination{first}
+		}
+	}
+	batch, workers := min(first.maxBatch, contract.LaneWindow), first.maxWorkers
+	switch {
+	case r.Delivery.Order == contract.OrderStrict:
+		batch, workers = 1, 1
+	case r.Delivery.Lanes > 1:
+		workers = max(1, 2*workers/r.Delivery.Lanes)
+	}
+	all := make([]*destination, r.Delivery.Lanes)
+	for i := range all {
+		d := first
+		if i > 0 {
+			d = &destination{
+				sink: s, route: r, log: first.log, metrics: first.metrics, name: first.name, steps: first.steps, op: first.op, opaque: first.opaque,
+				bytes: first.bytes, bodies: first.bodies, held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
+			}
+			d.idle = sync.NewCond(&d.mu)
+			d.circuit.destination = d
+		}
+		d.durable = contract.LaneName(r.Durable, i)
+		d.maxBatch, d.maxWorkers = batch, workers
+		d.memory.remember = laneSpan + contract.LaneWindow
+		d.lane = newLane(d, i)
+		d.lane.key = key
+		all[i] = d
+	}
+	first.bytes.wake = func() {
+		for _, d := range all {
+			d.again()
+		}
+	}
+	return all
+}
