@@ -1,11 +1,11 @@
 ##@ Tests
 
 # What `make test` runs, in this order; a suite is the target verify, or test-<suite>.
-SUITES ?= verify unit-operator unit-connectors unit-tools dataplane api integration e2e
+SUITES ?= verify unit-operator unit-connectors unit-tools dataplane api integration chaos e2e
 # Which packages are whose: those that need servers take longer than a unit test may; e2e.mk names its own; every other test is a unit test.
 DATAPLANE   := /connectors/(engine|conformance)
 INTEGRATION := /controllers/test/|/test/integration
-NOT_UNIT    := $(INTEGRATION)|/connectors/|/test/(api|cluster|demo|e2e|verify)
+NOT_UNIT    := $(INTEGRATION)|/connectors/|/test/(api|chaos|cluster|demo|e2e|verify)
 # The etcd, kube-apiserver and kubectl of envtest: the local cluster's, unless you have others.
 export KUBEBUILDER_ASSETS ?= $(ENVTEST_ASSETS)
 # RACE=-race looks for data races in the connectors, which are concurrent all through; `make test` does if there is a C compiler.
@@ -47,6 +47,22 @@ test-api: ## Run the API tests on a real API server: samples, refusals, defaults
 .PHONY: test-integration
 test-integration: ## Run the integration tests: the operator on a real API server, and real brokers.
 	$(call go-test,integration,-count=1 -p=1 -timeout=15m $$(go list ./... | grep -E '$(INTEGRATION)'))
+
+# CHAOS_DURATION of `make chaos`, and of the suite; CHAOS_SEED repeats a run.
+CHAOS_DURATION ?= 10m
+TEST_CHAOS_DURATION ?= 2m
+CHAOS_SEED ?=
+
+.PHONY: chaos
+chaos: ## Break pods, brokers, links and systems at random for ten minutes (CHAOS_DURATION, CHAOS_SEED), and count every message.
+	@$(MAKE) test-chaos TEST_CHAOS_DURATION=$(CHAOS_DURATION)
+
+.PHONY: test-chaos
+test-chaos: ## The same for two minutes.
+	$(call go-test,chaos,-count=1 -timeout=4h ./test/chaos -v,standard-verbose)
+
+test-chaos: export METIP_CHAOS_DURATION = $(TEST_CHAOS_DURATION)
+test-chaos: export METIP_CHAOS_SEED = $(CHAOS_SEED)
 
 # What make test does after the suites, unless KEEP_CLUSTER is set: a cluster that was not there before goes.
 LEAVE_CLUSTER := $(if $(KEEP_CLUSTER),true,$(MAKE) cluster-down)
