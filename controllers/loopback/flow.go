@@ -29,15 +29,27 @@ func (f Flow) Durable() string { return contract.DurableName(Namespace, f.Route,
 // Users of a flow, in NATS .creds format.
 type Users struct{ Source, Sink []byte }
 
+// Limits of a flow's streams.
+type Limits struct {
+	MaxBytes, DeadMaxBytes int64
+	Retention              time.Duration
+	DeduplicationWindow    time.Duration
+}
+
+// DefaultLimits are large, for a flow that is measured.
+func DefaultLimits() Limits {
+	return Limits{MaxBytes: 8 << 30, DeadMaxBytes: 128 << 20, Retention: 24 * time.Hour, DeduplicationWindow: DeduplicationWindow}
+}
+
 // Prepare makes the streams, the durable consumer and the users of a flow, as the operator's controllers do.
-func (b *Broker) Prepare(ctx context.Context, f Flow) (u Users, err error) {
+func (b *Broker) Prepare(ctx context.Context, f Flow, l Limits) (u Users, err error) {
 	session, err := b.registry.Session(b.name())
 	if err != nil {
 		return u, err
 	}
 	if _, err = session.EnsureStreams(ctx, bus.Streams{
 		Namespace: Namespace, Integration: f.Integration, UID: types.UID(f.Integration),
-		MaxBytes: 8 << 30, DeadMaxBytes: 128 << 20, Retention: 24 * time.Hour, DeduplicationWindow: DeduplicationWindow,
+		MaxBytes: l.MaxBytes, DeadMaxBytes: l.DeadMaxBytes, Retention: l.Retention, DeduplicationWindow: l.DeduplicationWindow,
 	}); err != nil {
 		return u, err
 	}

@@ -56,7 +56,7 @@ func startServer(ctx context.Context, dir, name, binary string, fsync bool) (s *
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if s.broker, err = loopback.New(s.dir, fsync); err != nil {
+	if s.broker, err = loopback.New(s.dir, loopback.Options{Fsync: fsync}); err != nil {
 		return nil, err
 	}
 	address, err := freeAddress()
@@ -67,7 +67,7 @@ func startServer(ctx context.Context, dir, name, binary string, fsync bool) (s *
 	if err != nil {
 		return nil, err
 	}
-	args := s.broker.Arguments(name, port)
+	args := s.broker.Arguments(0, name, port)
 	if s.process, err = start(ctx, s.dir, "nats-server", "tcp://"+address, binary, args...); err != nil {
 		return nil, err
 	}

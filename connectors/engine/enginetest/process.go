@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Process is the test's own binary, run once more: what can be killed as a pod or a server is. Its TestMain finds by its environment what
-// it is to be.
+// Process is what can be killed and frozen as a pod or a server is: the test's own binary, run once more, whose TestMain finds by its
+// environment what it is to be; or any other program.
 type Process struct {
 	name  string
 	cmd   *exec.Cmd
@@ -36,12 +36,18 @@ var spawner = sync.OnceValue(func() chan<- func() {
 // what the child said is in the test's log.
 func Spawn(t testing.TB, name string, env ...string) *Process {
 	t.Helper()
-	p := &Process{name: name, log: filepath.Join(t.TempDir(), "log"), ended: make(chan struct{})}
+	cmd := exec.Command(must[string](t, "find this binary")(os.Executable()))
+	cmd.Env = append(os.Environ(), env...)
+	return Run(t, name, cmd)
+}
+
+// Run is Spawn of any command.
+func Run(t testing.TB, name string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{name: name, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), ended: make(chan struct{})}
 	out := must[*os.File](t, "make a log")(os.Create(p.log))
 	defer func() { _ = out.Close() }()
-	p.cmd = exec.Command(must[string](t, "find this binary")(os.Executable()))
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	spawner() <- func() { started <- p.cmd.Start() }
