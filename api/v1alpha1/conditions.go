@@ -40,7 +40,7 @@ const (
 	ReasonAccepted = "Accepted"
 	// ReasonResolved (ResolvedRefs, True): what the spec names exists and may be used.
 	ReasonResolved = "Resolved"
-	// ReasonProgrammed (Programmed, True): the broker has what the object needs.
+	// ReasonProgrammed (Programmed, True): the broker has what the object needs; callers may call.
 	ReasonProgrammed = "Programmed"
 	// ReasonDeployed (Deployed, True): every pod runs the present configuration.
 	ReasonDeployed = "Deployed"
@@ -79,10 +79,13 @@ const (
 	ReasonDestinationNotFound = "DestinationNotFound"
 	// ReasonConnectorNotFound (ResolvedRefs, False): a Route names a Connector that does not exist.
 	ReasonConnectorNotFound = "ConnectorNotFound"
-	// ReasonWrongRole (ResolvedRefs, False): a Route reads from a sink or delivers to a source.
+	// ReasonWrongRole (ResolvedRefs, False): a Route reads from what is no source, delivers to what is no sink, or calls what is no service.
 	ReasonWrongRole = "WrongRole"
 	// ReasonWrongIntegration (ResolvedRefs, False): a Route names a Connector of another Integration.
 	ReasonWrongIntegration = "WrongIntegration"
+	// ReasonExchangeMismatch (ResolvedRefs, False): a Route with `to` reads a source whose requests are answered, or one with `call` a source
+	// that takes messages one way. The message says what to change.
+	ReasonExchangeMismatch = "ExchangeMismatch"
 	// ReasonOperationMismatch (ResolvedRefs, False): a destination's operation is of another system than its Connector.
 	ReasonOperationMismatch = "OperationMismatch"
 	// ReasonCredentialsNotFound (ResolvedRefs, False): the Secret of an external Broker is missing or lacks a key.

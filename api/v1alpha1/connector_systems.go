@@ -6,15 +6,22 @@ import (
 )
 
 // HTTPSource listens for HTTP requests and makes a message of each. It takes JSON, any other content type, and CloudEvents in
-// structured, binary and batch mode, and answers 202 when the broker has the message on disk. The operator makes a Service of the
-// Connector's name, port 80, or 443 with tls.
+// structured, binary and batch mode, and answers 202 when the broker has the message on disk. With `exchange: RequestReply` it passes requests on
+// to a service instead, and the service's answer back. The operator makes a Service of the Connector's name, port 80, or 443 with tls.
 type HTTPSource struct {
-	// path that is accepted, exactly, by default /. Others get 404.
+	// path that is accepted, exactly, by default /. Others get 404. With `exchange: RequestReply` it is the beginning of the paths that are
+	// accepted: what follows it is the path that the service is called with.
 	// +optional
 	// +default="/"
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9/._~-]*$`
 	Path string `json:"path,omitempty"`
+	// exchange is OneWay (the default: a request becomes a message on the bus, answered 202) or RequestReply (a request of any method is
+	// answered by the service that a Route with `call` names; nothing is stored). Routes must agree: `to` reads OneWay sources, `call`
+	// RequestReply ones.
+	// +optional
+	// +default="OneWay"
+	Exchange Exchange `json:"exchange,omitempty"`
 	// maxBodySize above which a request gets 413, by default 1Mi and at most 8Mi. A batch counts as one body.
 	// +optional
 	// +default="1Mi"
@@ -26,6 +33,16 @@ type HTTPSource struct {
 	// +kubebuilder:validation:MaxItems=16
 	AllowFrom []networkingv1.NetworkPolicyPeer `json:"allowFrom,omitempty"`
 }
+
+// Exchange is how a source's requests are answered.
+// +kubebuilder:validation:Enum=OneWay;RequestReply
+type Exchange string
+
+// The exchanges.
+const (
+	ExchangeOneWay       Exchange = "OneWay"
+	ExchangeRequestReply Exchange = "RequestReply"
+)
 
 // ScheduleSource makes a message by the clock. Several replicas make one message a tick.
 type ScheduleSource struct {

@@ -4,8 +4,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Connector is one system's endpoint on the bus: a source that takes messages in from the system, or a sink that
-// delivers messages to it. The operator runs it as pods of its own.
+// Connector is one system's endpoint on the bus: a source that takes messages in from the system, a sink that
+// delivers messages to it, or a service that is called. The operator runs it as pods of its own.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
@@ -43,12 +43,14 @@ type ConnectorList struct {
 	Items           []Connector `json:"items"`
 }
 
-// ConnectorSpec is what is wanted of a Connector: exactly one of source and sink.
-// +kubebuilder:validation:XValidation:rule="[has(self.source),has(self.sink)].filter(x, x).size() == 1",message="set exactly one of source and sink, for example `source: {http: {}}`"
-// +kubebuilder:validation:XValidation:rule="has(self.source) == has(oldSelf.source)",message="a Connector cannot change between source and sink: make another one"
+// ConnectorSpec is what is wanted of a Connector: exactly one of source, sink and service.
+// +kubebuilder:validation:XValidation:rule="[has(self.source),has(self.sink),has(self.service)].filter(x, x).size() == 1",message="set exactly one of source, sink and service, for example `source: {http: {}}`"
+// +kubebuilder:validation:XValidation:rule="has(self.source) == has(oldSelf.source) && has(self.sink) == has(oldSelf.sink)",message="a Connector cannot change between source, sink and service: make another one"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http)) || has(self.auth)",message="a Connector that listens needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` to let everybody in"
 // +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.http)) || has(self.auth)",message="an HTTP sink needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
 // +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.postgres)) || (has(self.auth) && has(self.auth.basic))",message="PostgreSQL needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
+// +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.http)) || has(self.auth)",message="an HTTP service needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
+// +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.stub)) || (!has(self.auth) && !has(self.tls))",message="a stub talks to no system: leave out auth and tls"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.schedule)) || (!has(self.auth) && !has(self.tls))",message="a schedule talks to no system: leave out auth and tls"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http) && has(self.tls)) || (has(self.tls.certificate) && !has(self.tls.serverName))",message="a listener with tls needs tls.certificate, and has no use for tls.serverName"
 type ConnectorSpec struct {
@@ -64,6 +66,9 @@ type ConnectorSpec struct {
 	// sink delivers messages to the system.
 	// +optional
 	Sink *Sink `json:"sink,omitempty"`
+	// service makes a function of the system callable.
+	// +optional
+	Service *Service `json:"service,omitempty"`
 	// auth is how the Connector proves itself to the system or, where it listens, how callers must prove themselves.
 	// +optional
 	Auth *Auth `json:"auth,omitempty"`
@@ -77,7 +82,8 @@ type ConnectorSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=64
 	Replicas *int32 `json:"replicas,omitempty"`
-	// suspend stops the Connector: a source stops reading (a listener answers 503), and what a sink is owed waits on the bus.
+	// suspend stops the Connector: a source stops reading (a listener answers 503), what a sink is owed waits on the bus, and calls of a
+	// service are answered 503.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"`
 	// template of the connector pods.
@@ -190,11 +196,11 @@ type ConnectorStatus struct {
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// role is Source or Sink.
+	// role is Source, Sink or Service.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	Role string `json:"role,omitempty"`
-	// type of the system, as its member is called: http, postgres.
+	// type of the system, as its member is called: http, postgres, stub.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Type string `json:"type,omitempty"`

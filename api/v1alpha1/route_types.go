@@ -5,7 +5,8 @@ import (
 )
 
 // Route is a flow: from source Connectors, through a filter and steps, to sink Connectors. Each destination has its own
-// place in the stream, so that a slow one never holds up another. All Connectors of a Route belong to one Integration.
+// place in the stream, so that a slow one never holds up another. With `call` it passes requests on to a service instead, and the
+// answer back. All Connectors of a Route belong to one Integration.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=metip
@@ -49,8 +50,12 @@ const (
 	RouteStartEarliest RouteStart = "Earliest"
 )
 
-// RouteSpec is what is wanted of a Route: from, filter, steps, to.
-// +kubebuilder:validation:XValidation:rule="self.to.all(t, self.from.all(f, f.connector != t.connector))",message="a Route cannot deliver to its own source: name another Connector in to"
+// RouteSpec is what is wanted of a Route: from, filter, steps, and either to or call.
+// +kubebuilder:validation:XValidation:rule="has(self.to) != has(self.call)",message="set exactly one of to and call, for example `to: [{name: court, connector: court-db}]` or `call: {connector: case-lookup}`"
+// +kubebuilder:validation:XValidation:rule="has(self.call) == has(oldSelf.call)",message="a Route cannot change between to and call: make another one"
+// +kubebuilder:validation:XValidation:rule="!has(self.call) || (!has(self.delivery) && (!has(self.start) || self.start != 'Earliest'))",message="a call is answered or it is not: delivery and start belong to a Route with `to`; how long a call may take is call.timeout"
+// +kubebuilder:validation:XValidation:rule="!has(self.call) || self.from.all(f, has(f.connector) && !has(f.types))",message="a call is made for requests: from names Connectors with `source: {http: {exchange: RequestReply}}`, without types and events; choose among requests with filter"
+// +kubebuilder:validation:XValidation:rule="!has(self.to) || self.to.all(t, !has(t.connector) || self.from.all(f, !has(f.connector) || f.connector != t.connector))",message="a Route cannot deliver to its own source: name another Connector in to"
 type RouteSpec struct {
 	// integrationRef names the Integration of this namespace whose messages the Route carries; left out, it is the one called
 	// `default`. It cannot change.
@@ -78,19 +83,50 @@ type RouteSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	Steps []Step `json:"steps,omitempty"`
-	// to names the destinations; each gets every message that passes, independently of the others.
-	// +required
+	// to names the destinations; each gets every message that passes, independently of the others. Exactly one of to and call is set.
+	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	To []Destination `json:"to"`
+	To []Destination `json:"to,omitempty"`
+	// call names the service that answers the requests of the sources, which have `exchange: RequestReply`. The filter chooses: where
+	// several Routes read a source, the first by name whose filter lets a request pass serves it. The steps run on the request.
+	// +optional
+	Call *Call `json:"call,omitempty"`
 	// delivery that the destinations inherit.
 	// +optional
 	Delivery *Delivery `json:"delivery,omitempty"`
-	// suspend stops delivery; messages wait on the bus.
+	// suspend stops delivery; messages wait on the bus. Requests of a Route with `call` are answered 503.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// Call of a service.
+type Call struct {
+	// connector of this namespace with a service.
+	// +required
+	Connector ObjectName `json:"connector"`
+	// timeout of the whole exchange, the steps included, from 100ms to 5m, by default 10s. A caller that says how long it waits (the header
+	// Metip-Timeout-Ms) shortens it, and so does the service's own timeout. After it the caller is answered 504.
+	// +optional
+	// +default="10s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('5m')",message="timeout must be between 100ms and 5m, for example 10s"
+	Timeout Duration `json:"timeout,omitempty"`
+	// response is what is done with the answer of the service.
+	// +optional
+	Response *CallResponse `json:"response,omitempty"`
+}
+
+// CallResponse is what is done with an answer.
+type CallResponse struct {
+	// steps run in order on each answer of the system, whatever its status, which they see as headers.status, with its headers as
+	// headers["http-<name>"]. Problems that a hop of the bus answers with pass unchanged.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Steps []Step `json:"steps"`
 }
 
 // RouteFrom is where messages are read, and which: exactly one of a source Connector and the Integration's own events.
@@ -195,7 +231,7 @@ type RouteStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	From string `json:"from,omitempty"`
-	// to names the destination Connectors, and the types of events, for the printer.
+	// to names the destination Connectors or the service that is called, and the types of events, for the printer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	To string `json:"to,omitempty"`

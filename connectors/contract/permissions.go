@@ -34,11 +34,15 @@ func ServicePermissions(namespace, integration, connector string, timeout time.D
 
 // SourcePermissions of a source connector: its own messages, its own reports, and the services that it calls.
 func SourcePermissions(namespace, integration, connector string, calls ...ServiceRef) Permissions {
+	p := CallerPermissions(namespace, connector, calls...)
+	p.Publish = append(p.Publish, ConnectorEventSubjects(namespace, integration, connector))
+	return p
+}
+
+// CallerPermissions of a source whose requests are answered: the services that it calls, and its own reports. It stores nothing.
+func CallerPermissions(namespace, connector string, calls ...ServiceRef) Permissions {
 	p := Permissions{
-		Publish: []string{
-			ConnectorEventSubjects(namespace, integration, connector),
-			"status." + namespace + "." + connector + ".>",
-		},
+		Publish:   []string{"status." + namespace + "." + connector + ".>"},
 		Subscribe: []string{InboxPrefix(namespace, connector) + ".>"},
 	}
 	for _, s := range calls {

@@ -17,6 +17,7 @@ import (
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/credentials"
 	"github.com/metip/metip/controllers/internal/metadata"
+	"github.com/metip/metip/controllers/internal/systems"
 )
 
 // Defaults of connector pods, from the operator's flags.
@@ -39,7 +40,7 @@ func DefaultResources() corev1.ResourceRequirements {
 }
 
 const (
-	// minGracePeriod in which a pod drains; a delivery may take its whole timeout.
+	// minGracePeriod in which a pod drains; a delivery, or a call, may take its whole timeout.
 	minGracePeriod = 30 * time.Second
 	drainMargin    = 15 * time.Second
 	// endpointDelay is how long a listener goes on while load balancers learn that the pod leaves.
@@ -72,14 +73,26 @@ func buildConfigMap(s *scope) (*corev1.ConfigMap, error) {
 		Data:       map[string]string{path.Base(contract.ConfigFile): string(s.configJSON)},
 	}
 	m.Labels[metadata.LabelConfig] = s.config.Hash
-	if s.config.Sink != nil {
-		digests, err := compile.RouteDigests(s.config.Sink.Routes)
-		if err != nil {
-			return nil, err
-		}
+	digests, err := routeDigests(s)
+	if err != nil {
+		return nil, err
+	}
+	if digests != "" {
 		m.Annotations = map[string]string{metadata.AnnotationRoutes: digests}
 	}
 	return m, nil
+}
+
+// routeDigests say which Routes a configuration holds; empty where it can hold none.
+func routeDigests(s *scope) (string, error) {
+	switch {
+	case s.config.Sink != nil:
+		return compile.RouteDigests(s.config.Sink.Routes)
+	case systems.Answers(s.connector):
+		return compile.CallDigests(s.config.Source.Calls)
+	default:
+		return "", nil
+	}
 }
 
 // buildService is how the listener is reached: the Connector's name, port 80, or 443 with tls.
@@ -180,6 +193,14 @@ func gracePeriod(c contract.Config) time.Duration {
 		for _, r := range c.Sink.Routes {
 			grace = max(grace, time.Duration(r.Delivery.Timeout)+drainMargin)
 		}
+	}
+	if c.Source != nil {
+		for _, call := range c.Source.Calls {
+			grace = max(grace, time.Duration(call.Timeout)+drainMargin)
+		}
+	}
+	if c.Service != nil {
+		grace = max(grace, time.Duration(c.Service.Timeout)+drainMargin)
 	}
 	return grace
 }

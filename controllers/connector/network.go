@@ -48,7 +48,8 @@ func buildNetworkPolicy(s *scope, d Defaults) *networkingv1.NetworkPolicy {
 	call = append(call, collectorPorts(d.Env)...)
 	slices.Sort(call)
 	pods := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}}
-	if s.relayOf != nil && s.area.Broker.Spec.Managed != nil { // it calls nothing but the broker, whose port is the same everywhere
+	quiet := s.relayOf != nil || s.connector.Spec.Service != nil && len(s.system.Ports) == 0
+	if quiet && s.area.Broker != nil && s.area.Broker.Spec.Managed != nil { // it calls nothing but the broker, whose port is the same everywhere
 		pods.Ports = ports(corev1.ProtocolTCP, slices.Compact(call)...)
 	}
 	p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{dns, pods, {

@@ -3,6 +3,7 @@ package connector
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -39,7 +40,7 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	if s.area.Session != nil {
 		s.reports = s.area.Session.Reports(key.Namespace, key.Name)
 	}
-	if s.areaErr != nil || !s.isSink() {
+	if s.areaErr != nil || !s.runsRoutes() {
 		return nil
 	}
 	return r.observeRoutes(s, routes)
@@ -83,13 +84,23 @@ func (r *Reconciler) observePods(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// observeRoutes compiles the destinations that end in the Connector. Routes that are refused are left out: their own status says why, and
-// their messages wait.
+// calls tells whether a Route's requests come in here, to be passed on to a service.
+func (s *scope) calls(route *v1alpha1.Route) bool {
+	name := v1alpha1.ObjectName(s.connector.Name)
+	return !s.isSink() && route.Spec.Call != nil && refs.CheckSource(route, name, s.connector) == nil &&
+		slices.ContainsFunc(route.Spec.From, func(f v1alpha1.RouteFrom) bool { return f.Connector == name })
+}
+
+// observeRoutes compiles the destinations that end in the Connector, and the calls that begin in it. Routes that are refused are left out:
+// their own status says why, and their messages wait.
 func (r *Reconciler) observeRoutes(s *scope, routes []v1alpha1.Route) error {
 	for n := range routes {
 		route := &routes[n]
 		if !route.DeletionTimestamp.IsZero() || len(r.Valid.Route(route)) > 0 {
 			continue
+		}
+		if s.calls(route) {
+			s.made = append(s.made, compile.Call(s.area.Integration, route))
 		}
 		for d := range route.Spec.To {
 			to := &route.Spec.To[d]

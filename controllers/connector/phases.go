@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -49,9 +50,9 @@ func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// reconcileConfig compiles the configuration, and holds a sink's back while Routes are still being changed.
+// reconcileConfig compiles the configuration, and holds it back while the Routes in it are still being changed.
 func (r *Reconciler) reconcileConfig(_ context.Context, s *scope) error {
-	config, err := compile.Config(s.connector, s.area.Integration, s.system, s.area.Session.Client(), s.routes)
+	config, err := compile.Config(s.connector, s.area.Integration, s.system, s.area.Session.Client(), s.routes, s.made)
 	if err != nil {
 		return err
 	}
@@ -61,10 +62,10 @@ func (r *Reconciler) reconcileConfig(_ context.Context, s *scope) error {
 	}
 	if len(raw) > compile.MaxConfigSize {
 		return outcome.Stall(v1alpha1.ReasonConfigTooLarge,
-			"the configuration has %d KB with %d destinations, and at most %d KB fit: spread the Routes over several Connectors",
-			len(raw)>>10, len(s.routes), compile.MaxConfigSize>>10).On(v1alpha1.ConditionAccepted)
+			"the configuration has %d KB with %d Routes, and at most %d KB fit: spread the Routes over several Connectors",
+			len(raw)>>10, len(s.routes)+len(s.made), compile.MaxConfigSize>>10).On(v1alpha1.ConditionAccepted)
 	}
-	if s.isSink() {
+	if s.runsRoutes() {
 		if s.settling = r.settler.wait(s.key(), config.Hash, s.deployedHash(), s.now); s.settling > 0 {
 			return outcome.Wait(v1alpha1.ReasonProgressing, "Routes of this Connector have just changed; the new configuration is rolled out in a moment").
 				On(v1alpha1.ConditionDeployed).In(s.settling)
@@ -109,7 +110,12 @@ func (r *Reconciler) reconcileChildren(ctx context.Context, s *scope) error {
 // permissions of the pods' broker user.
 func (s *scope) permissions() contract.Permissions {
 	c := s.connector
-	if !s.isSink() {
+	switch {
+	case s.config.Service != nil:
+		return contract.ServicePermissions(c.Namespace, s.area.Integration.Name, c.Name, time.Duration(s.config.Service.Timeout))
+	case systems.Answers(c):
+		return contract.CallerPermissions(c.Namespace, c.Name, compile.Services(s.made)...)
+	case s.config.Source != nil:
 		return contract.SourcePermissions(c.Namespace, s.area.Integration.Name, c.Name)
 	}
 	var destinations []contract.SinkDestination

@@ -27,9 +27,11 @@ type scope struct {
 	// area is the Integration with its Broker; areaErr says what it lacks.
 	area    refs.Area
 	areaErr error
-	// attached is the number of Routes that name the Connector; routes are the destinations that end in it, compiled.
+	// attached is the number of Routes that name the Connector; routes are the destinations that end in it, and made the calls that begin in
+	// it, compiled.
 	attached int
 	routes   []contract.Route
+	made     []contract.Call
 
 	// deployment as it is, or nil; pods are its pods that are not terminating; reports are what all pods said lately.
 	deployment *appsv1.Deployment
@@ -61,6 +63,9 @@ func (s *scope) owner() client.Object {
 
 // isSink tells the role.
 func (s *scope) isSink() bool { return s.connector.Spec.Sink != nil }
+
+// runsRoutes tells whether Routes run in the pods: they end in a sink, and calls begin in a source whose requests are answered.
+func (s *scope) runsRoutes() bool { return s.isSink() || systems.Answers(s.connector) }
 
 // again asks for another pass.
 func (s *scope) again(after time.Duration) {

@@ -61,7 +61,7 @@ func (r *Reconciler) lifecycle() *reconcile.Reconciler[*v1alpha1.Route, *scope] 
 			Status: func(o *v1alpha1.Route) (*[]metav1.Condition, *int64) {
 				return &o.Status.Conditions, &o.Status.ObservedGeneration
 			},
-			Scope:     func(o *v1alpha1.Route) *scope { return &scope{route: o, sources: map[string]*v1alpha1.Connector{}} },
+			Scope:     newScope,
 			Phases:    r.phases(),
 			SetStatus: setStatus,
 			Resync:    r.Resync,

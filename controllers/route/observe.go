@@ -26,6 +26,9 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	if err != nil {
 		return err
 	}
+	if s.call != nil {
+		return r.observeCallers(ctx, s)
+	}
 	for i := range s.destinations {
 		if s.destinations[i].spec.Event != nil {
 			s.destinations[i].connector = refs.Relay(area.Integration)
@@ -50,6 +53,9 @@ func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
 		if err := refs.CheckSource(s.route, f.Connector, c); err != nil && s.unresolved == nil {
 			s.unresolved = err
 		}
+	}
+	if s.call != nil {
+		return r.observeService(ctx, s)
 	}
 	for i := range s.route.Spec.To {
 		d := destination{spec: &s.route.Spec.To[i]}
@@ -89,16 +95,9 @@ func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destinati
 	if s.area.Session != nil {
 		d.reports = s.area.Session.Reports(s.route.Namespace, d.connector.Name)
 	}
-	configMap := refs.Metadata("v1", "ConfigMap")
-	key := types.NamespacedName{Namespace: s.route.Namespace, Name: metadata.ConfigName(d.connector.Name, d.connector.Status.ConfigHash)}
-	if err := r.Client.Get(ctx, key, configMap); apierrors.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("reading the metadata of ConfigMap %s: %w", key, err)
-	}
-	var digests map[string]string
-	if json.Unmarshal([]byte(configMap.Annotations[metadata.AnnotationRoutes]), &digests) != nil {
-		return nil
+	digests, err := r.digests(ctx, d.connector)
+	if err != nil || digests == nil {
+		return err
 	}
 	compiled, err := compile.Route(s.area.Integration, s.route, d.spec)
 	if err != nil {
@@ -110,6 +109,25 @@ func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destinati
 	}
 	d.taken = digests[compile.RouteKey(s.route.Name, string(d.spec.Name))] == digest
 	return nil
+}
+
+// digests of the Routes that a Connector's present configuration holds; nil while there is none.
+func (r *Reconciler) digests(ctx context.Context, c *v1alpha1.Connector) (map[string]string, error) {
+	if c.Status.ConfigHash == "" {
+		return nil, nil
+	}
+	configMap := refs.Metadata("v1", "ConfigMap")
+	key := types.NamespacedName{Namespace: c.Namespace, Name: metadata.ConfigName(c.Name, c.Status.ConfigHash)}
+	if err := r.Client.Get(ctx, key, configMap); apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the metadata of ConfigMap %s: %w", key, err)
+	}
+	var digests map[string]string
+	if json.Unmarshal([]byte(configMap.Annotations[metadata.AnnotationRoutes]), &digests) != nil {
+		return nil, nil
+	}
+	return digests, nil
 }
 
 // isHold tells whether an error means that nothing is known yet.

@@ -18,7 +18,7 @@ func (r *Reconciler) phases() []reconcile.Phase[*scope] {
 	return []reconcile.Phase[*scope]{
 		{Condition: v1alpha1.ConditionAccepted, Run: r.reconcileAccepted},
 		{Condition: v1alpha1.ConditionResolvedRefs, Run: r.observe},
-		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileDurables},
+		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileProgrammed},
 		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.unresolved }},
 	}
 }
@@ -33,6 +33,14 @@ func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
 		return err
 	}
 	return invalid
+}
+
+// reconcileProgrammed makes what the Route needs on the broker. A call needs permissions, which the sources' Connectors see to.
+func (r *Reconciler) reconcileProgrammed(ctx context.Context, s *scope) error {
+	if s.call != nil {
+		return s.callProgrammed()
+	}
+	return r.reconcileDurables(ctx, s)
 }
 
 // reconcileDurables makes or repairs the durable consumer of each destination.

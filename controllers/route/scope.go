@@ -18,6 +18,16 @@ type scope struct {
 	unresolved error
 
 	destinations []destination
+	// call of a Route that ends in a service; nil for one with destinations.
+	call *call
+}
+
+func newScope(r *v1alpha1.Route) *scope {
+	s := &scope{route: r, sources: map[string]*v1alpha1.Connector{}}
+	if r.Spec.Call != nil {
+		s.call = &call{}
+	}
+	return s
 }
 
 // destination of the Route in a pass.

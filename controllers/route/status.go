@@ -10,6 +10,7 @@ import (
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/conditions"
 	"github.com/metip/metip/controllers/internal/outcome"
@@ -21,6 +22,9 @@ func setStatus(s *scope, err error, failed string) {
 	set := conditions.For(&st.Conditions, s.route.Generation)
 	resolved := conditions.Step{Condition: v1alpha1.ConditionResolvedRefs, Reason: v1alpha1.ReasonResolved, Message: "Integration, Broker and Connectors are there"}
 	programmed := conditions.Step{Condition: v1alpha1.ConditionProgrammed, Reason: v1alpha1.ReasonProgrammed, Message: "every destination has its durable consumer"}
+	if s.call != nil {
+		programmed.Message = "every source may call the service"
+	}
 	accepted := conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"}
 	if failed == v1alpha1.ConditionResolvedRefs && s.allProgrammed() {
 		// A Connector is missing; the durable consumers hold the Route's place all the same.
@@ -30,14 +34,21 @@ func setStatus(s *scope, err error, failed string) {
 		set.Progress(err, failed, accepted, resolved, programmed)
 		setUnresolved(s, set, failed)
 	}
-	setDestinations(s, err)
-	setConnected(s, set)
+	if s.call != nil {
+		setCallConnected(s, set)
+	} else {
+		setDestinations(s, err)
+		setConnected(s, set)
+	}
 	setSuspended(s, set)
 	st.From, st.To = names(s)
 	setReady(s, set)
 }
 
 func (s *scope) allProgrammed() bool {
+	if s.call != nil {
+		return len(s.call.callers) > 0 && !slices.ContainsFunc(s.call.callers, func(c caller) bool { return !c.taken })
+	}
 	return len(s.destinations) > 0 && !slices.ContainsFunc(s.destinations, func(d destination) bool { return !d.programmed })
 }
 
@@ -101,14 +112,23 @@ func connected(s *scope, d *destination) (metav1.ConditionStatus, string, string
 
 // delivering asks the reports of the pods that run the present configuration.
 func delivering(s *scope, d *destination) (metav1.ConditionStatus, string, string) {
+	status, reason, message := reported(d.reports, d.connector.Status.ConfigHash, s.route.Name, string(d.spec.Name))
+	if status == metav1.ConditionUnknown {
+		message = "the pods of " + d.host() + " take the Route up"
+	}
+	return status, reason, message
+}
+
+// reported is what the pods of a configuration say of a Route's destination: Unknown while none has said anything.
+func reported(reports []bus.PodReport, config, route, destination string) (metav1.ConditionStatus, string, string) {
 	heard := false
-	for _, p := range d.reports {
-		if p.Report.Draining || p.Report.ConfigHash != d.connector.Status.ConfigHash {
+	for _, p := range reports {
+		if p.Report.Draining || p.Report.ConfigHash != config {
 			continue
 		}
 		heard = true
 		for _, r := range p.Report.Routes {
-			if r.Route == s.route.Name && r.Destination == string(d.spec.Name) && !r.OK && r.Reason != contract.ReasonSuspended {
+			if r.Route == route && r.Destination == destination && !r.OK && r.Reason != contract.ReasonSuspended {
 				reason := r.Reason
 				if reason == "" {
 					reason = v1alpha1.ReasonSystemError
@@ -118,7 +138,7 @@ func delivering(s *scope, d *destination) (metav1.ConditionStatus, string, strin
 		}
 	}
 	if !heard {
-		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "the pods of " + d.host() + " take the Route up"
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, ""
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonConnected, ""
 }
@@ -160,8 +180,15 @@ func setSuspended(s *scope, set conditions.Setter) {
 			}
 		}
 	}
-	if where == "" {
+	if s.call != nil && s.call.service != nil && where == "" && compile.Suspended(s.call.service.Spec.Suspend) {
+		where = "Connector " + s.call.service.Name + " is suspended"
+	}
+	switch {
+	case where == "":
 		set.False(v1alpha1.ConditionSuspended, v1alpha1.ReasonNotSuspended, "")
+		return
+	case s.call != nil:
+		set.True(v1alpha1.ConditionSuspended, v1alpha1.ReasonSuspended, where+": requests are answered 503")
 		return
 	}
 	set.True(v1alpha1.ConditionSuspended, v1alpha1.ReasonBacklogHeld, where+": messages wait on the bus, and count towards its size")
@@ -179,7 +206,11 @@ func setReady(s *scope, set conditions.Setter) {
 		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonSuspended, c.Message)
 		return
 	}
-	set.Summarize("messages flow", v1alpha1.ConditionProgrammed, v1alpha1.ConditionConnected)
+	flow := "messages flow"
+	if s.call != nil {
+		flow = "requests are answered"
+	}
+	set.Summarize(flow, v1alpha1.ConditionProgrammed, v1alpha1.ConditionConnected)
 	if set.Get(v1alpha1.ConditionReady).Status != metav1.ConditionTrue {
 		return
 	}
@@ -201,7 +232,7 @@ func setReady(s *scope, set conditions.Setter) {
 	}
 }
 
-// names for the printer: the sources, the destination Connectors, and the types of events on either side.
+// names for the printer: the sources, the destination Connectors or the service, and the types of events on either side.
 func names(s *scope) (from, to string) {
 	var sources, sinks []string
 	for _, f := range s.route.Spec.From {
@@ -220,6 +251,9 @@ func names(s *scope) (from, to string) {
 		} else {
 			sinks = append(sinks, string(d.Connector))
 		}
+	}
+	if s.route.Spec.Call != nil {
+		sinks = append(sinks, string(s.route.Spec.Call.Connector))
 	}
 	return list(sources), list(sinks)
 }

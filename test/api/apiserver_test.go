@@ -182,7 +182,7 @@ func installedCRDs() []*apiextensionsv1.CustomResourceDefinition {
 	GinkgoHelper()
 	paths, err := filepath.Glob(filepath.Join(root, "config/crd/bases/*.yaml"))
 	Expect(err).NotTo(HaveOccurred())
-	Expect(paths).To(HaveLen(4))
+	Expect(paths).To(HaveLen(5))
 	var crds []*apiextensionsv1.CustomResourceDefinition
 	for _, path := range paths {
 		crd := &apiextensionsv1.CustomResourceDefinition{}

@@ -43,6 +43,7 @@ var _ = Describe("Samples", func() {
 			"kind: Broker", "managed:", "external:", "kind: Integration", "kind: Connector", "http: {}", "schedule:", "postgres:",
 			"bearer:", "basic:", "hmac:", "anonymous: {}", "kind: Route", "filter:", "transform:", "operation:", "event:", "events:",
 			"kind: Replay", "    time:", "sequences:", "ids:", "deadLetters:", "dryRun:",
+			"service:", "stub:", "faults:", "cache:", "exchange: RequestReply", "call:", "response:",
 		} {
 			Expect(samples).To(ContainElement(Satisfy(func(path string) bool {
 				return bytes.Contains(readFile(path), []byte(needle))

@@ -102,11 +102,21 @@ func sink() *v1alpha1.Connector {
 
 func compileSink(t *testing.T, c *v1alpha1.Connector, routes ...contract.Route) contract.Config {
 	t.Helper()
+	return compileAll(t, c, routes, nil)
+}
+
+func compileCalls(t *testing.T, c *v1alpha1.Connector, calls ...contract.Call) contract.Config {
+	t.Helper()
+	return compileAll(t, c, nil, calls)
+}
+
+func compileAll(t *testing.T, c *v1alpha1.Connector, routes []contract.Route, calls []contract.Call) contract.Config {
+	t.Helper()
 	s, err := systems.Of(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := Config(c, &v1alpha1.Integration{ObjectMeta: metav1.ObjectMeta{Name: "i"}}, s, contract.Broker{URLs: []string{"tls://x:4222"}}, routes)
+	config, err := Config(c, &v1alpha1.Integration{ObjectMeta: metav1.ObjectMeta{Name: "i"}}, s, contract.Broker{URLs: []string{"tls://x:4222"}}, routes, calls)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,9 @@ const MaxConfigSize = 900 << 10
 // hashLength of a configuration, in hexadecimal digits.
 const hashLength = 10
 
-// Config of a Connector. routes are the destinations that end in it, compiled; only a sink has them.
-func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, broker contract.Broker, routes []contract.Route) (contract.Config, error) {
+// Config of a Connector. routes are the destinations that end in it, compiled; only a sink has them. calls are those that begin in it; only
+// a source whose requests are answered has them.
+func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, broker contract.Broker, routes []contract.Route, calls []contract.Call) (contract.Config, error) {
 	options, err := s.OptionsJSON()
 	if err != nil {
 		return contract.Config{}, fmt.Errorf("options of %s: %w", s.Name, err)
@@ -36,12 +37,16 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 		TLS:    tls(c.Spec.TLS),
 	}
 	system := contract.System{Type: s.Name, Options: options}
-	if c.Spec.Source != nil {
+	switch {
+	case c.Spec.Source != nil:
+		calls = slices.Clone(calls)
+		slices.SortFunc(calls, func(a, b contract.Call) int { return strings.Compare(a.Route, b.Route) })
 		out.Connector.Marking = i.Spec.Marking
 		out.Source = &contract.Source{
 			System: system, EventType: c.Spec.Source.EventType, Format: string(c.Spec.Source.Format),
 			Suspended:           Suspended(c.Spec.Suspend, i.Spec.Suspend),
 			DeduplicationWindow: contract.Duration(DeduplicationWindow(i)),
+			Calls:               calls,
 		}
 		if out.Source.EventType == "" {
 			out.Source.EventType = c.Name
@@ -49,7 +54,9 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 		if out.Source.Format == "" {
 			out.Source.Format = string(v1alpha1.FormatJSON)
 		}
-	} else {
+	case c.Spec.Service != nil:
+		out.Service = service(c, i, system)
+	default:
 		routes = slices.Clone(routes)
 		slices.SortFunc(routes, func(a, b contract.Route) int {
 			return strings.Compare(a.Name+"/"+a.Destination, b.Name+"/"+b.Destination)
@@ -73,6 +80,14 @@ func hash(c contract.Config) (string, error) {
 			sink.Routes[n].Generation = 0
 		}
 		c.Sink = &sink
+	}
+	if c.Source != nil && len(c.Source.Calls) > 0 {
+		source := *c.Source
+		source.Calls = slices.Clone(source.Calls)
+		for n := range source.Calls {
+			source.Calls[n].Generation = 0
+		}
+		c.Source = &source
 	}
 	return digest(c)
 }

@@ -93,13 +93,17 @@ func RouteKey(route, destination string) string { return route + "/" + destinati
 
 // RouteDigests is the annotation of a ConfigMap that says which Routes it holds.
 func RouteDigests(routes []contract.Route) (string, error) {
+	return digests(routes, func(r contract.Route) string { return RouteKey(r.Name, r.Destination) }, RouteDigest)
+}
+
+func digests[T any](list []T, key func(T) string, digest func(T) (string, error)) (string, error) {
 	out := map[string]string{}
-	for _, r := range routes {
-		d, err := RouteDigest(r)
+	for _, v := range list {
+		d, err := digest(v)
 		if err != nil {
 			return "", err
 		}
-		out[RouteKey(r.Name, r.Destination)] = d
+		out[key(v)] = d
 	}
 	raw, err := json.Marshal(out)
 	return string(raw), err

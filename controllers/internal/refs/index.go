@@ -52,6 +52,9 @@ func Connectors(r *v1alpha1.Route) []string {
 			out = append(out, string(d.Connector))
 		}
 	}
+	if r.Spec.Call != nil {
+		out = append(out, string(r.Spec.Call.Connector))
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
@@ -71,7 +74,7 @@ func RoutesOf(ctx context.Context, c client.Reader, integration types.Namespaced
 	return routes(ctx, c, integration, indexIntegration)
 }
 
-// RoutesNaming a Connector, as source or as destination.
+// RoutesNaming a Connector, as source, as destination or as service.
 func RoutesNaming(ctx context.Context, c client.Reader, connector types.NamespacedName) ([]v1alpha1.Route, error) {
 	return routes(ctx, c, connector, indexConnectors)
 }

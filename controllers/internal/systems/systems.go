@@ -12,15 +12,16 @@ import (
 
 // The roles of a Connector, as status.role says them.
 const (
-	RoleSource = "Source"
-	RoleSink   = "Sink"
+	RoleSource  = "Source"
+	RoleSink    = "Sink"
+	RoleService = "Service"
 )
 
 // System is the system of one Connector.
 type System struct {
 	// Name of the union member, which is its name in the data plane's catalogue too.
 	Name string
-	// Role is RoleSource or RoleSink.
+	// Role is RoleSource, RoleSink or RoleService.
 	Role string
 	// Options are the union member without what is the operator's alone.
 	Options any
@@ -42,7 +43,7 @@ func (s System) Check() field.ErrorList {
 	if s.check == nil {
 		return nil
 	}
-	role := map[string]string{RoleSource: "source", RoleSink: "sink"}[s.Role]
+	role := map[string]string{RoleSource: "source", RoleSink: "sink", RoleService: "service"}[s.Role]
 	return s.check(field.NewPath("spec", role, s.Name))
 }
 

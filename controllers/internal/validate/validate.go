@@ -33,6 +33,9 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := systems.CheckFilter(spec.Child("filter"), r.Spec.Filter)
 	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
+	if call := r.Spec.Call; call != nil && call.Response != nil {
+		errs = append(errs, checkSteps(spec.Child("call", "response", "steps"), call.Response.Steps)...)
+	}
 	sources := map[v1alpha1.ObjectName]bool{}
 	for _, f := range r.Spec.From {
 		if f.Connector != "" {

@@ -14,6 +14,9 @@ func TestPositions(t *testing.T) {
 			URL: "http://x", Request: &v1alpha1.HTTPRequest{Path: path, Headers: headers},
 		}}}}
 	}
+	stub := func(examples ...v1alpha1.StubExample) *v1alpha1.Connector {
+		return &v1alpha1.Connector{Spec: v1alpha1.ConnectorSpec{Service: &v1alpha1.Service{Stub: &v1alpha1.StubService{Examples: examples}}}}
+	}
 	route := func(change func(*v1alpha1.RouteSpec)) *v1alpha1.Route {
 		r := &v1alpha1.Route{Spec: v1alpha1.RouteSpec{
 			From: []v1alpha1.RouteFrom{{Connector: "in"}}, To: []v1alpha1.Destination{{Name: "out", Connector: "out"}},
@@ -50,6 +53,13 @@ func TestPositions(t *testing.T) {
 			s.From = []v1alpha1.RouteFrom{{Connector: "in"}, {Events: &v1alpha1.RouteEvents{Types: []string{"police.arrest"}}}}
 			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "police.arrest.v1"}
 		}))), ""},
+		{"response", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc", Response: &v1alpha1.CallResponse{Steps: []v1alpha1.Step{{Transform: &v1alpha1.Transform{JQ: "{"}}}}}
+		}))), "spec.call.response.steps[0].transform.jq: line 1"},
+		{"a good stub", Outcome(Connector(stub(v1alpha1.StubExample{When: "data.id == 1", JQ: "{id}", Headers: map[string]v1alpha1.Template{"X-A": "{id}"}}), nil)), ""},
+		{"when", Outcome(Connector(stub(v1alpha1.StubExample{}, v1alpha1.StubExample{When: "data."}), nil)), "spec.service.stub.examples[1].when: line 1"},
+		{"stub's header", Outcome(Connector(stub(v1alpha1.StubExample{Headers: map[string]v1alpha1.Template{"X-A": "{"}}), nil)), "spec.service.stub.examples[0].headers[X-A]: line 1"},
+		{"stub's jq", Outcome(Connector(stub(v1alpha1.StubExample{JQ: ".a |"}), nil)), "spec.service.stub.examples[0].jq: line 1"},
 		{"path", Outcome(Connector(sink("/{data.}", nil), nil)), "spec.sink.http.request.path: line 1"},
 		{"header", Outcome(Connector(sink("", map[string]v1alpha1.Template{"X-A": "{"}), nil)), "spec.sink.http.request.headers[X-A]: line 1"},
 	} {
