@@ -13,6 +13,9 @@ type Service struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// Cache of answers; nil means none.
 	Cache *Cache `json:"cache,omitempty"`
+	// OpenAPI is a document of OpenAPI 3.0 or 3.1, as JSON (package openapi). Calls and answers that do not follow it are refused. Empty
+	// means that nothing is asked of them.
+	OpenAPI string `json:"openAPI,omitempty"`
 }
 
 // Cache of answers in each pod: those with a status of 2xx, by method, path, query, body, and the headers content-type, accept and

@@ -316,7 +316,11 @@ func (e *Engine) runService(ctx, work context.Context) error {
 	}()
 	calls, stop := context.WithCancelCause(work)
 	defer stop(nil)
-	runner := newServiceRunner(calls, e.Config, service)
+	runner, err := newServiceRunner(calls, e.Config, service)
+	if err != nil {
+		e.runBroken(ctx, err)
+		return nil
+	}
 	runner.log, runner.conn, runner.secrets, runner.system, runner.tracer = e.Log, e.conn, e.secrets, e.system, e.tracer
 	runner.metrics = newServiceMetrics(e.registry, e.Config.Service)
 	e.registry.gauge("metip_connector_circuit_open", "1 while calls are refused because the system is unavailable.", nil, runner.breaker.opened)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/openapi"
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/tracing"
 )
@@ -50,6 +51,8 @@ type serviceRunner struct {
 	timeout  time.Duration
 	breaker  breaker
 	cache    *callCache
+	// document is nil where nothing is asked of calls.
+	document *openapi.Document
 
 	requests, answers *semaphore.Weighted
 	running           sync.WaitGroup
@@ -62,7 +65,7 @@ type serviceRunner struct {
 	byReply map[string]context.CancelCauseFunc
 }
 
-func newServiceRunner(work context.Context, c *contract.Config, s sdk.Service) *serviceRunner {
+func newServiceRunner(work context.Context, c *contract.Config, s sdk.Service) (*serviceRunner, error) {
 	r := &serviceRunner{
 		config: c, service: s, work: work, self: c.Connector.Namespace + "/" + c.Connector.Name, timeout: time.Duration(c.Service.Timeout),
 		requests: semaphore.NewWeighted(maxHeldRequests), answers: semaphore.NewWeighted(maxHeldCallAnswers), byReply: map[string]context.CancelCauseFunc{},
@@ -71,7 +74,13 @@ func newServiceRunner(work context.Context, c *contract.Config, s sdk.Service) *
 		r.cache = newCallCache(*cache)
 	}
 	r.breaker.runner = r
-	return r
+	if text := c.Service.OpenAPI; text != "" {
+		var err error
+		if r.document, err = openapi.Compile(text); err != nil {
+			return nil, fmt.Errorf("the OpenAPI document: %w", err)
+		}
+	}
+	return r, nil
 }
 
 // run until ctx ends, then take no more requests, and answer those that were taken.
@@ -213,6 +222,13 @@ func (r *serviceRunner) handle(m *nats.Msg, begun time.Time, generation int64) {
 
 // answer a request from the cache, or by a call.
 func (r *serviceRunner) answer(ctx context.Context, request *sdk.Request, begun time.Time) (a *sdk.Answer, outcome, refused string) {
+	var operation *openapi.Operation
+	if r.document != nil {
+		var err error
+		if operation, err = r.document.Request(ctx, request); err != nil {
+			return r.failed(ctx, request, err)
+		}
+	}
 	var key cacheKey
 	cached := r.cache != nil && r.cache.takes(request)
 	if cached {
@@ -233,6 +249,12 @@ func (r *serviceRunner) answer(ctx context.Context, request *sdk.Request, begun 
 	if a == nil || a.Check() != nil {
 		r.log.Error("the system's answer is malformed")
 		return hopProblem(http.StatusBadGateway, r.self, "the system's answer is malformed"), outcomeProblem, ""
+	}
+	if operation != nil {
+		if err := operation.Answer(ctx, request.Method, a); err != nil {
+			a.Close()
+			return hopProblem(http.StatusBadGateway, r.self, "the system's answer does not follow the service's OpenAPI document: %v", err), outcomeProblem, ""
+		}
 	}
 	if cached {
 		r.cache.put(key, a, time.Now())

@@ -559,3 +559,35 @@ func TestSpansFollowACall(t *testing.T) {
 		t.Errorf("the system got %q, want %q", passed, want)
 	}
 }
+
+func TestCallsFollowTheDocument(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	reply := text(`{"name":"Ada"}`)
+	reply.ContentType, reply.Format = "application/json", sdk.FormatJSON
+	f := newFakeService(always(reply))
+	startService(t, s, "svc-1", f, func(c *contract.Service) {
+		c.OpenAPI = `{"openapi":"3.1.0","paths":{"/persons/{id}":{"get":{"parameters":[{"name":"id","in":"path","required":true,"schema":{"type":"integer"}}],
+			"responses":{"200":{"content":{"application/json":{"schema":{"required":["name"]}}}}}}}}}`
+	})
+	_, k := startCaller(t, s, serviceCall(nil))
+	wantAnswer(t, answer(t, k, ask("GET", "/persons/17", "")), 200, "", "Ada")
+	wantAnswer(t, answer(t, k, ask("GET", "/persons/x", "")), 400, serviceHop, "the path parameter id")
+	wantAnswer(t, answer(t, k, ask("GET", "/nobody", "")), 404, serviceHop, "no such path")
+	wantAnswer(t, answer(t, k, ask("POST", "/persons/17", "{}")), 405, serviceHop, "no POST of")
+	if n := f.count(); n != 1 {
+		t.Errorf("the system was called %d times", n)
+	}
+	wrong := text(`{}`)
+	wrong.ContentType, wrong.Format = "application/json", sdk.FormatJSON
+	f.set(nil, always(wrong))
+	wantAnswer(t, answer(t, k, ask("GET", "/persons/17", "")), 502, serviceHop, "does not follow the service's OpenAPI document")
+
+	broken := startPod(t, servicePod(s, "svc-2", f, func(c *contract.Service) { c.OpenAPI = `{"openapi":"2.0"}` }))
+	report(t, s, "svc", "svc-2", "that the document is wrong", 20*time.Second, func(r contract.Report) bool {
+		return !r.System.OK && strings.Contains(r.System.Message, "OpenAPI")
+	})
+	if code, _ := broken.get("/readyz"); code == 200 {
+		t.Error("a pod that cannot work is ready")
+	}
+}
