@@ -27,3 +27,24 @@ func TestEventSlot(t *testing.T) {
 		}
 	}
 }
+
+func FuzzEventSlot(f *testing.F) {
+	f.Add("evt.ns.in.src.7.x.y")
+	f.Add("evt.....")
+	f.Fuzz(func(t *testing.T, subject string) {
+		if slot, ok := EventSlot(subject); ok && (slot < 0 || slot >= Slots) {
+			t.Errorf("%q has slot %d", subject, slot)
+		}
+	})
+}
+
+func FuzzParseReplayMessageID(f *testing.F) {
+	f.Add("u", uint64(1), "replay/u/1")
+	f.Add("", ^uint64(0), "replay//18446744073709551616")
+	f.Fuzz(func(t *testing.T, uid string, sequence uint64, other string) {
+		if got, ok := ParseReplayMessageID(uid, ReplayMessageID(uid, sequence)); !ok || got != sequence {
+			t.Errorf("%d of %q is %d, %v", sequence, uid, got, ok)
+		}
+		_, _ = ParseReplayMessageID(uid, other)
+	})
+}

@@ -57,6 +57,7 @@ func (b *Broker) Prepare(ctx context.Context, f Flow, l Limits) (u Users, err er
 		Stream: f.Stream(), Name: f.Durable(),
 		Filters: []string{
 			contract.EventFilter(Namespace, f.Integration, f.Source, ""),
+			contract.ReplayFilter(Namespace, f.Integration, f.Route, f.Destination),
 			contract.MarkSubject(Namespace, f.Integration),
 		},
 		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait,

@@ -36,7 +36,7 @@ func setStatus(s *scope, err error, failedOn string) {
 	if c := o.Status.Counts; c != nil {
 		o.Status.Progress = fmt.Sprintf("%d/%d", c.Sent, c.Matched)
 	}
-	setReady(s, set)
+	setReady(set)
 	if finished(o) {
 		now := metav1.NewTime(s.now)
 		o.Status.CompletedAt = &now
@@ -121,7 +121,7 @@ func (s *scope) summary() string {
 }
 
 // setReady: a Replay is ready when it is done.
-func setReady(s *scope, set conditions.Setter) {
+func setReady(set conditions.Setter) {
 	if c := set.Get(v1alpha1.ConditionFailed); c != nil && c.Status == metav1.ConditionTrue {
 		set.False(v1alpha1.ConditionReady, c.Reason, c.Message)
 		return

@@ -73,15 +73,13 @@ func (a *area) publish(ctx context.Context, eventType string, from, to, size int
 	return last
 }
 
-// sink takes everything that the destination's durable consumer delivers, as its pods do, until the spec ends. It tells which ids came how
+// sink takes everything that the destination's durable consumers deliver, as its pods do, until the spec ends. It tells which ids came how
 // often: as originals, and as copies.
 func (a *area) sink(ctx context.Context) func() (originals, copies map[string]int) {
 	GinkgoHelper()
-	consumer, err := a.js.Consumer(ctx, a.stream(), contract.DurableName(a.ns, "arrests", "court"))
-	Expect(err).NotTo(HaveOccurred())
 	var mu sync.Mutex
 	originals, copies := map[string]int{}, map[string]int{}
-	work, err := consumer.Consume(func(m jetstream.Msg) {
+	take := func(m jetstream.Msg) {
 		mu.Lock()
 		defer mu.Unlock()
 		id := m.Headers().Get(contract.HeaderID)
@@ -92,13 +90,52 @@ func (a *area) sink(ctx context.Context) func() (originals, copies map[string]in
 			originals[id]++
 		}
 		_ = m.Ack()
-	})
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(work.Stop)
+	}
+	working, stop := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	for _, c := range a.durables(ctx) {
+		work.Go(func() { pull(working, c, take) })
+	}
+	DeferCleanup(func() { stop(); work.Wait() })
 	return func() (map[string]int, map[string]int) {
 		mu.Lock()
 		defer mu.Unlock()
 		return maps.Clone(originals), maps.Clone(copies)
+	}
+}
+
+// durables of the destination.
+func (a *area) durables(ctx context.Context) (out []jetstream.Consumer) {
+	GinkgoHelper()
+	stream, err := a.js.Stream(ctx, a.stream())
+	Expect(err).NotTo(HaveOccurred())
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if strings.HasPrefix(name, contract.DurableName(a.ns, "arrests", "court")) {
+			c, err := a.js.Consumer(ctx, a.stream(), name)
+			Expect(err).NotTo(HaveOccurred())
+			out = append(out, c)
+		}
+	}
+	Expect(names.Err()).NotTo(HaveOccurred())
+	Expect(out).NotTo(BeEmpty())
+	return out
+}
+
+// pull from a durable consumer until ctx ends.
+func pull(ctx context.Context, c jetstream.Consumer, take func(jetstream.Msg)) {
+	options := []jetstream.FetchOpt{jetstream.FetchMaxWait(500 * time.Millisecond)}
+	if groups := c.CachedInfo().Config.PriorityGroups; len(groups) > 0 {
+		options = append(options, jetstream.FetchPriorityGroup(groups[0]))
+	}
+	for ctx.Err() == nil {
+		batch, err := c.Fetch(100, options...)
+		if err != nil {
+			continue // the operator, or the spec, has just changed it
+		}
+		for m := range batch.Messages() {
+			take(m)
+		}
 	}
 }
 
@@ -204,6 +241,32 @@ var _ = Describe("A Replay", func() {
 		Expect(a.copies(ctx)).To(Equal(once(0, 1200)))
 		_, copies := seen()
 		Expect(copies).To(Equal(once(0, 1200)))
+	})
+
+	It("brings each message to the lane of its key", func(ctx SpecContext) {
+		a := newArea(ctx, nil)
+		remove(ctx, a.route)
+		Eventually(gone(ctx, a.route)).Should(Succeed())
+		a.route = newRoute(a.ns, "arrests", "custody", "court")
+		a.route.Spec.Delivery = &v1alpha1.Delivery{Order: v1alpha1.OrderPerKey, Lanes: 4}
+		create(ctx, a.route)
+		expectReady(ctx, a.route)
+		a.publish(ctx, "custody.arrest", 0, 100, 100)
+		o := newReplay(a.ns, "again", everything())
+		create(ctx, o)
+		Eventually(condition(ctx, o, "Ready")).Should(HavePrefix("False/Delivering"))
+		lanes := a.durables(ctx)
+		Expect(lanes).To(HaveLen(4))
+		pending := uint64(0)
+		for _, lane := range lanes {
+			pending += lane.CachedInfo().NumPending
+		}
+		Expect(pending).To(And(BeNumerically(">=", 200), BeNumerically("<", 240)), "each message and each copy in one lane, and marks in all")
+		seen := a.sink(ctx)
+		completed(ctx, o)
+		originals, copies := seen()
+		Expect(originals).To(Equal(once(0, 100)))
+		Expect(copies).To(Equal(once(0, 100)))
 	})
 
 	It("stops when it is suspended, and goes on after it", func(ctx SpecContext) {
