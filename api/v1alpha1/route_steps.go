@@ -1,7 +1,7 @@
 package v1alpha1
 
 // Step is exactly one mediation.
-// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform)].filter(x, x).size() == 1",message="set exactly one of filter and transform, for example `- transform: {jq: '{id: .arrestId}'}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay and throttle, for example `- transform: {jq: '{id: .arrestId}'}`"
 type Step struct {
 	// name of the step, for errors and traces; left out, it is the step's number.
 	// +optional
@@ -12,6 +12,13 @@ type Step struct {
 	// transform makes a new body.
 	// +optional
 	Transform *Transform `json:"transform,omitempty"`
+	// delay holds the message back until a time. The steps before it are run again then.
+	// +optional
+	Delay *Delay `json:"delay,omitempty"`
+	// throttle bounds how often each destination is delivered to, each by itself. It counts what reaches the system, wherever it stands among
+	// the steps.
+	// +optional
+	Throttle *Throttle `json:"throttle,omitempty"`
 }
 
 // Transform makes a new body of the message's body.

@@ -9,4 +9,8 @@ type Step struct {
 	Filter string `json:"filter,omitempty"`
 	// JQ program of a transform.
 	JQ string `json:"jq,omitempty"`
+	// Delay holds the message back until a time.
+	Delay *Delay `json:"delay,omitempty"`
+	// Throttle spaces what reaches the system; wherever it stands among the steps.
+	Throttle *Throttle `json:"throttle,omitempty"`
 }

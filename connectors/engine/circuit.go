@@ -188,8 +188,10 @@ func (d *destination) try() (over, idle bool) {
 			return true, false
 		}
 		var h *held
-		if d.asked.Load() == asked {
-			h = d.pick()
+		if d.asked.Load() == asked && !d.gated && d.grant(1) == 1 {
+			if h = d.pick(); h == nil {
+				d.refund(1)
+			}
 		}
 		if h == nil {
 			// Nothing that the pod holds, or nothing more for now.

@@ -56,6 +56,9 @@ type destination struct {
 	circuit  circuit
 	memory   memory
 	ackWait  time.Duration
+	// limits of a throttled destination; gated: no attempt may be made for a while.
+	limits []limiter
+	gated  bool
 	// bytes and bodies are what it may hold, and what it may have decoded.
 	bytes, bodies *share
 	// opaque: the operation does not look into bodies.
@@ -151,7 +154,10 @@ func (d *destination) compile() error {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 		d.steps = append(d.steps, c)
+		d.memory.delays = d.memory.delays || s.Delay != nil
 	}
+	d.limits = limitersOf(&d.route, d.route.Delivery.Lanes)
+	d.pull.pin.wanted = len(d.limits) > 0 && d.route.Delivery.Lanes == 0
 	operation := func() (sdk.Operation, error) { return d.sink.sink.Operation(d.route.Operation) }
 	if relay, ok := d.sink.sink.(*relaySink); ok {
 		operation = func() (sdk.Operation, error) { return relay.operation(d.route) }
@@ -206,6 +212,7 @@ func (d *destination) touch(now time.Time) {
 	d.capacity = max(d.minHeld, min(d.settledCount/4, maxHeld))
 	d.settledCount = 0
 	d.request()
+	d.keepPin(now)
 }
 
 // drain stops pulling and gives what was not begun back to the broker, for another pod.
@@ -273,6 +280,7 @@ func (d *destination) take(in *nats.Msg) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	size := d.pull.received(in)
+	d.pull.pin.taken(in)
 	d.pull.working()
 	defer d.request()
 	if err != nil {
@@ -319,7 +327,7 @@ func (d *destination) startWorker() {
 		d.circuit.wake()
 		return
 	}
-	if d.workers < d.maxWorkers && (d.lane == nil || d.lane.ready()) {
+	if d.workers < d.maxWorkers && !d.gated && (d.lane == nil || d.lane.ready()) {
 		d.workers++
 		go d.work()
 	}

@@ -495,6 +495,7 @@ func newLanes(s *sinkRunner, r contract.Route) []*destination {
 			}
 			d.idle = sync.NewCond(&d.mu)
 			d.circuit.destination = d
+			d.limits, d.memory.delays = limitersOf(&r, r.Delivery.Lanes), first.memory.delays
 		}
 		d.durable = contract.LaneName(r.Durable, i)
 		d.maxBatch, d.maxWorkers = batch, workers

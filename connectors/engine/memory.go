@@ -23,6 +23,8 @@ type memory struct {
 	// remember is the bound of done.
 	remember int
 	tries    map[identity]attempts
+	// delays: the destination has a step that gives messages back until a time, so that the broker's count says nothing of attempts.
+	delays bool
 }
 
 // attempts of one message that waits on the broker for the next one.
@@ -75,7 +77,9 @@ func (m *memory) keep(h *held) {
 // recall what is known of a message that has come. One that this pod knows nothing of has been tried by others at most as often as it
 // was delivered.
 func (m *memory) recall(h *held) {
-	h.tried = max(0, int(min(h.delivered, 1<<30))-1-unexplained)
+	if !m.delays {
+		h.tried = max(0, int(min(h.delivered, 1<<30))-1-unexplained)
+	}
 	if a, ok := m.tries[h.identity]; ok {
 		h.tried, h.seen, h.alone, h.dead = max(h.tried, a.tried), a.seen, a.alone, a.dead
 	}

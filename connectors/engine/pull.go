@@ -50,6 +50,7 @@ type puller struct {
 	failures int
 	next     time.Time
 	known    bool
+	pin      pin
 }
 
 func (p *puller) start(ctx context.Context, d *destination) {
@@ -148,7 +149,7 @@ func (d *destination) request() {
 	body = strconv.AppendInt(body, int64(pullExpires), 10)
 	body = append(body, `,"max_bytes":`...)
 	body = strconv.AppendInt(body, bytes, 10)
-	body = append(body, '}')
+	body = append(p.pin.request(body, now), '}')
 	if err := d.sink.conn.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
 		p.next = now.Add(100 * time.Millisecond)
 		d.bytes.give(bytes)
@@ -236,6 +237,8 @@ func (p *puller) message(in *nats.Msg) {
 	case status == "100":
 	case status == "423" && d.lane != nil:
 		d.lane.stand()
+	case status == "423" && p.pin.wanted:
+		d.unpinned()
 	case status == "404", status == "408", status == "409" && isHarmless(description):
 		p.working()
 	case status == "503":

@@ -20,13 +20,13 @@ func (d *destination) work() {
 	batch := make([]*held, 0, d.maxBatch)
 	for {
 		d.mu.Lock()
-		if len(d.queue) == 0 || d.stopping || d.circuit.open() {
+		if len(d.queue) == 0 || d.stopping || d.circuit.open() || d.gated {
 			d.workers--
 			d.idle.Broadcast()
 			d.mu.Unlock()
 			return
 		}
-		batch = d.nextBatch(batch[:0])
+		batch = d.throttle(d.nextBatch(batch[:0]))
 		if len(batch) == 0 { // what is queued has to wait
 			d.workers--
 			d.idle.Broadcast()
@@ -68,6 +68,7 @@ func (d *destination) process(batch []*held) {
 	if d.lane != nil && !d.lane.holds(batch) {
 		return
 	}
+	granted := len(batch)
 	permit := d.permitFor(batch)
 	defer permit.end()
 	ready := batch[:0]
@@ -76,6 +77,7 @@ func (d *destination) process(batch []*held) {
 			ready = append(ready, h)
 		}
 	}
+	d.unused(granted - len(ready))
 	if len(ready) == 0 {
 		return
 	}
@@ -173,6 +175,7 @@ func (d *destination) prepare(h *held) bool {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
 		return false
 	}
+	h.message.Stored = time.Unix(0, h.at)
 	if h.permit != nil {
 		h.message.BeforeBody(h.permit.begin)
 	}
@@ -181,7 +184,11 @@ func (d *destination) prepare(h *held) bool {
 		return false
 	}
 	pass, failed := d.mediate(h)
+	var delayed *steps.NotBefore
 	switch {
+	case failed != nil && errors.As(failed.err, &delayed):
+		d.later(h, time.Until(delayed.At))
+		return false
 	case failed != nil && errors.Is(failed.err, steps.ErrLimit) && h.tried+1 < max(limitAttempts, int(d.route.Delivery.Attempts)):
 		if !d.expired(h) {
 			d.retry(h, failed.err)
@@ -215,6 +222,9 @@ func (d *destination) mediate(h *held) (pass bool, failed *deadLetter) {
 	pass, n, err := steps.Run(d.sink.deliver, d.steps, m)
 	if err == nil {
 		return pass, nil
+	}
+	if delayed := (*steps.NotBefore)(nil); errors.As(err, &delayed) {
+		return false, &deadLetter{err: delayed}
 	}
 	name, reason := d.route.Steps[n].Name, contract.DeadReasonStepFailed
 	if _, bodyErr := m.Body(); bodyErr != nil {

@@ -30,6 +30,8 @@ type Message struct {
 	// engine sets both.
 	Accepted string
 	Hops     int
+	// Stored is when the bus stored the message; the engine sets it.
+	Stored time.Time
 	// Data is the body, byte for byte. Use SetData once Body has been called.
 	Data []byte
 

@@ -12,7 +12,7 @@ import (
 // Step is one compiled mediation that looks at one message at a time. It is safe for concurrent use.
 type Step interface {
 	// Apply changes the message in place. It is false when the message is not to be delivered, which is no error. An error that wraps
-	// ErrLimit may pass when it is tried again; no other does.
+	// ErrLimit may pass when it is tried again; a *NotBefore says when to give it the message again; no other error passes.
 	Apply(ctx context.Context, m *sdk.Message) (pass bool, err error)
 }
 
@@ -36,6 +36,10 @@ func Compile(s contract.Step) (Step, error) {
 	case s.JQ != "":
 		t, err := CompileTransform(s.JQ)
 		return compiled(transformStep{t}, "transform.jq", s.JQ, err)
+	case s.Delay != nil:
+		return compileDelay(s.Delay)
+	case s.Throttle != nil:
+		return compileThrottle(s.Throttle)
 	default:
 		return nil, &FieldError{Field: "", Err: errors.New("the step has no member that this release knows")}
 	}

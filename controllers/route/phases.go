@@ -74,7 +74,7 @@ func buildDurable(s *scope, d *destination) bus.Durable {
 		Name:    contract.DurableName(route.Namespace, route.Name, string(d.spec.Name)),
 		Filters: compile.Filters(route, string(d.spec.Name)), Start: start,
 		RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
-		AckWait: compile.AckWait,
+		AckWait: compile.AckWait, OnePod: compile.Throttled(route, d.spec),
 		Paused:  paused,
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metip/metip/connectors/contract"
 )
 
 // maxAckPending messages of a durable consumer may be delivered and not acknowledged: a slow destination holds no more than that.
@@ -92,6 +94,10 @@ func repairDurable(have jetstream.ConsumerConfig, want Durable) jetstream.Consum
 	out.FilterSubject, out.FilterSubjects = "", slices.Clone(want.Filters)
 	out.AckWait, out.BackOff = want.AckWait, nil
 	out.MaxDeliver, out.MaxAckPending = -1, maxAckPending
+	out.PriorityPolicy, out.PriorityGroups, out.PinnedTTL = jetstream.PriorityPolicyNone, nil, 0
+	if want.OnePod {
+		out.PriorityPolicy, out.PriorityGroups, out.PinnedTTL = jetstream.PriorityPolicyPinned, []string{contract.LaneGroup}, contract.LanePinTime
+	}
 	out.InactiveThreshold, out.RateLimit, out.HeadersOnly = 0, 0, false
 	out.MaxRequestBatch, out.MaxRequestExpires, out.MaxRequestMaxBytes = 0, 0, 0
 	out.Metadata = maps.Clone(have.Metadata)
@@ -114,6 +120,9 @@ func comparableDurable(c jetstream.ConsumerConfig) jetstream.ConsumerConfig {
 	c.FilterSubject, c.FilterSubjects = "", filters
 	if len(c.BackOff) == 0 {
 		c.BackOff = nil
+	}
+	if len(c.PriorityGroups) == 0 {
+		c.PriorityGroups = nil
 	}
 	c.Name = c.Durable
 	return c

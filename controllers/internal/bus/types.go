@@ -98,6 +98,8 @@ type Durable struct {
 	Route, Destination string
 	// AckWait before an unacknowledged message is delivered again.
 	AckWait time.Duration
+	// OnePod reads it at a time, the one that the broker has pinned.
+	OnePod bool
 	// Paused: nothing is delivered (suspend).
 	Paused bool
 }

@@ -26,7 +26,7 @@ func mediation(prefix string, filter v1alpha1.Expression, list []v1alpha1.Step) 
 
 // Step as the data plane reads it, without a name.
 func Step(s *v1alpha1.Step) contract.Step {
-	out := contract.Step{Filter: string(s.Filter)}
+	out := contract.Step{Filter: string(s.Filter), Delay: delay(s.Delay), Throttle: throttle(s.Throttle)}
 	if s.Transform != nil {
 		out.JQ = s.Transform.JQ
 	}
