@@ -93,6 +93,13 @@ func (c *copier) run(ctx context.Context) error {
 	if c.progress.Position >= c.plan.Last {
 		return nil
 	}
+	if err := c.makeRoom(ctx); err != nil {
+		return err
+	}
+	n := c.wait(ctx)
+	if n == 0 {
+		return ctx.Err()
+	}
 	_, filters := c.replay.stream()
 	var err error
 	c.reader, err = c.s.read(ctx, scan{
@@ -103,14 +110,7 @@ func (c *copier) run(ctx context.Context) error {
 		return err
 	}
 	defer c.reader.close(ctx)
-	for {
-		if err := c.makeRoom(ctx); err != nil {
-			return err
-		}
-		n := c.wait(ctx)
-		if n == 0 {
-			return ctx.Err()
-		}
+	for ; n > 0; n = c.wait(ctx) {
 		items, through, end, err := c.gather(ctx, n)
 		if err != nil && len(items) == 0 {
 			return err
@@ -128,7 +128,11 @@ func (c *copier) run(ctx context.Context) error {
 		case end, !time.Now().Before(c.until):
 			return nil
 		}
+		if err := c.makeRoom(ctx); err != nil {
+			return err
+		}
 	}
+	return ctx.Err()
 }
 
 func (c *copier) hold() { c.s.holdReplay(c.replay, c.plan, c.progress.Position) }
