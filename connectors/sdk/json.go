@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -18,8 +19,20 @@ const MaxDepth = rawjson.MaxDepth
 // an integer that fits 64 bits is an int, every other number stays the text that it was. Nesting beyond MaxDepth is an error.
 // These are the types that gojq and CEL (package steps) take as they are.
 func DecodeJSON(data []byte) (any, error) {
-	var open [24]member
-	d := decoder{in: data, open: open[:0]}
+	d, _ := decoders.Get().(*decoder)
+	d.in = data
+	v, err := d.document()
+	// What is kept for the next document holds on to nothing of this one.
+	*d = decoder{open: d.open[:0]}
+	if clear(d.open[:cap(d.open)]); cap(d.open) <= 4*maxOpen {
+		decoders.Put(d)
+	}
+	return v, err
+}
+
+var decoders = sync.Pool{New: func() any { return &decoder{open: make([]member, 0, maxOpen)} }}
+
+func (d *decoder) document() (any, error) {
 	d.space()
 	v, err := d.value(0)
 	if err != nil {

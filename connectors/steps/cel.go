@@ -77,10 +77,11 @@ func CompileValue(text string) (*Value, error) {
 func (v *Value) Eval(m *sdk.Message) (any, error) {
 	view := view{m: m, fields: v.fields}
 	if v.path != nil {
-		if x, ok, err := view.follow(v.path); ok || err != nil {
-			if i, isInt := x.(int); isInt {
-				return int64(i), err
-			}
+		data, err := view.data()
+		if err != nil {
+			return nil, err
+		}
+		if x, ok, err := follow(data, v.path); ok || err != nil {
 			return x, err
 		}
 	}
@@ -113,6 +114,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("time", cel.TimestampType),
 		cel.Variable("headers", cel.MapType(cel.StringType, cel.StringType)),
 		cel.DefaultUTCTimeZone(true),
+		cel.EnableMacroCallTracking(), // CompileBody writes parts of expressions as text again
 		cel.CrossTypeNumericComparisons(true),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ParserRecursionLimit(maxNesting),
@@ -126,6 +128,34 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 })
 
 func compile(text string) (*program, error) {
+	ast, err := check(text)
+	if err != nil {
+		return nil, err
+	}
+	env, err := environment()
+	if err != nil {
+		return nil, err
+	}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	e := ast.NativeRep().Expr()
+	counted := loops(e)
+	if counted {
+		options = append(options, cel.CostLimit(costLimit))
+	}
+	prg, err := env.Program(ast, options...)
+	if err != nil {
+		return nil, &Error{1, 1, err.Error()}
+	}
+	p := &program{prg: prg, output: ast.OutputType(), fields: fieldsOf(e)}
+	p.quick = quickOf(e, p.fields, counted)
+	if path, test, ok := pathOf(e); ok && !test && len(path) > 0 {
+		p.path = path
+	}
+	return p, nil
+}
+
+// check an expression. The error is an *Error.
+func check(text string) (*cel.Ast, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, &Error{1, 1, "the expression is empty"}
 	}
@@ -137,22 +167,7 @@ func compile(text string) (*program, error) {
 	if issues.Err() != nil {
 		return nil, firstIssue(issues)
 	}
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
-	counted := loops(ast)
-	if counted {
-		options = append(options, cel.CostLimit(costLimit))
-	}
-	prg, err := env.Program(ast, options...)
-	if err != nil {
-		return nil, &Error{1, 1, err.Error()}
-	}
-	e := ast.NativeRep().Expr()
-	p := &program{prg: prg, output: ast.OutputType(), fields: fieldsOf(e)}
-	p.quick = quickOf(e, p.fields, counted)
-	if path, test, ok := pathOf(e); ok && !test && len(path) > 0 {
-		p.path = path
-	}
-	return p, nil
+	return ast, nil
 }
 
 func firstIssue(issues *cel.Issues) error {
@@ -167,9 +182,9 @@ func firstIssue(issues *cel.Issues) error {
 
 // loops tells whether an expression can cost more than in proportion to its length and the message's size: only then its cost is
 // counted while it runs, which is slow. Calls that can grow a string many times over count as loops.
-func loops(ast *cel.Ast) bool {
+func loops(e celast.Expr) bool {
 	found := false
-	celast.PreOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
+	celast.PreOrderVisit(e, celast.NewExprVisitor(func(e celast.Expr) {
 		switch e.Kind() {
 		case celast.ComprehensionKind:
 			found = true

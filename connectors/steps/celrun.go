@@ -51,11 +51,8 @@ func (v *view) data() (any, error) {
 	return v.m.Body()
 }
 
-// follow a path into the body. It is not ok when there is something on the way that CEL must judge.
-func (v *view) follow(path []string) (value any, ok bool, err error) {
-	if value, err = v.data(); err != nil {
-		return nil, false, err
-	}
+// follow a path into a body. It is not ok when there is something on the way that CEL must judge.
+func follow(value any, path []string) (at any, ok bool, err error) {
 	for _, name := range path {
 		object, is := value.(map[string]any)
 		if !is {
@@ -65,19 +62,25 @@ func (v *view) follow(path []string) (value any, ok bool, err error) {
 			return nil, false, fmt.Errorf("no such key: %s", name)
 		}
 	}
+	if i, isInt := value.(int); isInt {
+		return int64(i), true, nil
+	}
 	return value, true, nil
 }
 
 // run the interpreter.
 func (p *program) run(v *view) (ref.Val, error) {
-	var variables cel.Activation = (*whole)(v.m)
-	if v.read() {
-		data, err := v.data()
-		if err != nil {
-			return nil, err
-		}
-		variables = &partial{(*whole)(v.m), data}
+	if !v.read() {
+		return p.eval((*whole)(v.m))
 	}
+	data, err := v.data()
+	if err != nil {
+		return nil, err
+	}
+	return p.eval(&partial{(*whole)(v.m), data})
+}
+
+func (p *program) eval(variables cel.Activation) (ref.Val, error) {
 	x, _, err := p.prg.Eval(variables)
 	if err != nil {
 		if strings.Contains(err.Error(), "cost limit exceeded") || errors.Is(err, context.DeadlineExceeded) {

@@ -36,6 +36,19 @@ func Compile(s contract.Step) (Step, error) {
 	case s.JQ != "":
 		t, err := CompileTransform(s.JQ)
 		return compiled(transformStep{t}, "transform.jq", s.JQ, err)
+	case s.CEL != "":
+		b, err := CompileBody(s.CEL)
+		return compiled(bodyStep{b}, "transform.cel", s.CEL, err)
+	case len(s.SetHeaders) > 0:
+		return checked(compileHeaders(s.SetHeaders))
+	case s.Redact != nil:
+		r, err := CompileRedaction(s.Redact)
+		return checked(redactStep{r}, err)
+	case s.RecipientList != nil:
+		r, err := compileRecipients(s.RecipientList)
+		return compiled(r, "recipientList.cel", s.RecipientList.CEL, err)
+	case s.LoadBalance != nil:
+		return checked(compileBalance(s.LoadBalance))
 	case s.Delay != nil:
 		return compileDelay(s.Delay)
 	case s.Throttle != nil:
@@ -52,6 +65,14 @@ func compiled(s Step, field, value string, err error) (Step, error) {
 	return s, nil
 }
 
+// checked is a step whose error says its field already.
+func checked[S Step](s S, err error) (Step, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 type filterStep struct{ *Filter }
 
 func (s filterStep) Apply(_ context.Context, m *sdk.Message) (bool, error) { return s.Match(m) }
@@ -63,9 +84,24 @@ func (s transformStep) Apply(ctx context.Context, m *sdk.Message) (bool, error) 
 	if err != nil || !pass {
 		return false, err
 	}
+	setJSON(m, body)
+	return true, nil
+}
+
+type bodyStep struct{ *Body }
+
+func (s bodyStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
+	body, err := s.Make(m)
+	if err != nil {
+		return false, err
+	}
+	setJSON(m, body)
+	return true, nil
+}
+
+func setJSON(m *sdk.Message, body []byte) {
 	m.SetData(body)
 	m.Format, m.ContentType = sdk.FormatJSON, "application/json"
-	return true, nil
 }
 
 // Run steps in order. failed is the number of the step that an error belongs to.

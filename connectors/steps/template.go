@@ -179,6 +179,11 @@ func (p *part) expand(m *sdk.Message) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return scalarText(v)
+}
+
+// scalarText writes a value that is no list and no object.
+func scalarText(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
 		return v, nil

@@ -26,6 +26,8 @@ type Transform struct {
 	code *gojq.Code
 	// usesMessage says that the program mentions $message.
 	usesMessage bool
+	// fields of the body that the program can look at; nil when it looks at the whole of it.
+	fields *fields
 }
 
 // CompileTransform compiles a jq program. It has no access to the environment, to further input or to modules. The error is an *Error.
@@ -48,7 +50,7 @@ func CompileTransform(text string) (*Transform, error) {
 	if err != nil {
 		return nil, errorAt(text, mentioned(text, err.Error()), err.Error())
 	}
-	return &Transform{code: code, usesMessage: strings.Contains(text, "$message") || strings.Contains(text, "$__prog")}, nil
+	return &Transform{code: code, usesMessage: strings.Contains(text, "$message") || strings.Contains(text, "$__prog"), fields: jqFieldsOf(query)}, nil
 }
 
 var notFound = regexp.MustCompile(`not (?:found|defined|allowed): "?([^"/]+)`)
@@ -72,7 +74,8 @@ func mentioned(text, message string) int {
 // Apply runs the program on the body. ok is false when the program has no result, that is, when it filters the message out; more than one
 // result is an error. An error that wraps ErrLimit may pass when it is tried again.
 func (t *Transform) Apply(ctx context.Context, m *sdk.Message) (body []byte, ok bool, err error) {
-	in, err := m.Body()
+	v := view{m: m, fields: t.fields}
+	in, err := v.data()
 	if err != nil {
 		return nil, false, err
 	}
