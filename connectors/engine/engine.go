@@ -13,6 +13,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/steps"
 	"github.com/metip/metip/connectors/tracing"
 )
 
@@ -206,6 +207,14 @@ func (e *Engine) runSource(ctx, work context.Context) error {
 		}
 		caller.tracer = e.tracer
 		e.caller, runtime.Caller = caller, caller
+	}
+	if text := e.Config.Source.PartitionKey; text != "" {
+		key, err := steps.CompileKey(text)
+		if err != nil {
+			e.runBroken(ctx, fmt.Errorf("partitionKey: %w", err))
+			return nil
+		}
+		e.publisher.envelope.key = key
 	}
 	source, err := e.System.Source(runtime, e.Config.Source.System.Options)
 	if err != nil {

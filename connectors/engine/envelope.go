@@ -14,6 +14,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/steps"
 	"github.com/metip/metip/connectors/tracing"
 )
 
@@ -34,6 +35,9 @@ type envelope struct {
 	prefix   string
 	// tracer is nil where nothing is traced.
 	tracer *tracing.Tracer
+	// key of a message, where it is not what the system says; keyless is told of a message that has none.
+	key     *steps.Key
+	keyless func()
 }
 
 func newEnvelope(c *contract.Config) *envelope {
@@ -92,7 +96,9 @@ func (e *envelope) encode(o *encoded, m *sdk.Message, now time.Time) error {
 		eventType = e.eventType
 	}
 	key := m.PartitionKey
-	if key == "" {
+	if e.key != nil {
+		key = e.computeKey(m)
+	} else if key == "" {
 		key = m.Headers["partitionkey"]
 	}
 	if key == "" {
@@ -142,6 +148,20 @@ func (e *envelope) encode(o *encoded, m *sdk.Message, now time.Time) error {
 	return nil
 }
 
+// computeKey of a message, and set it; a message for which there is none has none at all.
+func (e *envelope) computeKey(m *sdk.Message) string {
+	if m.Type == "" { // what expressions see is what Routes see
+		m.Type = e.eventType
+	}
+	m.Format = e.format
+	key, ok := e.key.Of(m)
+	m.SetData(m.Data) // the decoded body is not kept
+	if m.PartitionKey = key; !ok {
+		e.keyless()
+	}
+	return key
+}
+
 func (e *envelope) extensions(o *encoded, m *sdk.Message) {
 	trace := ""
 	for name, value := range m.Headers {
@@ -150,7 +170,7 @@ func (e *envelope) extensions(o *encoded, m *sdk.Message) {
 			trace = value
 		case name == contract.HeaderTraceState:
 			o.set(name, value)
-		case name == "marking" && e.marking != "", name == "partitionkey" && m.PartitionKey != "", isBroker(name):
+		case name == "marking" && e.marking != "", name == "partitionkey" && (m.PartitionKey != "" || e.key != nil), isBroker(name):
 		default:
 			o.set(contract.HeaderExtensionPrefix+name, escapeHeader(value))
 		}

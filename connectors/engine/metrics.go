@@ -82,6 +82,7 @@ func (r registry) counterFunc(name, help string, f func() float64) {
 // sourceMetrics are those of a source.
 type sourceMetrics struct {
 	received, published, duplicates prometheus.Counter
+	keyless                         prometheus.Counter
 	latency, batch                  prometheus.Histogram
 	refusals                        *prometheus.CounterVec
 }
@@ -91,6 +92,7 @@ func newSourceMetrics(r registry) *sourceMetrics {
 		received:   r.counter("metip_connector_received_total", "Messages that the system handed over to be published."),
 		published:  r.counter("metip_connector_published_total", "Messages that the broker confirmed as stored, those stored before included."),
 		duplicates: r.counter("metip_connector_duplicates_total", "Published messages that the broker had stored before."),
+		keyless:    r.counter("metip_connector_keyless_total", "Messages for which the source's partitionKey yielded nothing."),
 		latency:    r.histogram("metip_connector_publish_seconds", "Time from the system handing over a message (or a batch of its own) to the broker's confirmation.", latencies),
 		batch:      r.histogram("metip_connector_publish_batch_messages", "Messages in each atomic batch; messages published singly are not counted.", batchSizes),
 		refusals:   r.counters("metip_connector_refused_total", "Messages that were not accepted, by reason: invalid, full, suspended, broker, cancelled.", "reason"),

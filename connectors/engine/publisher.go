@@ -54,6 +54,7 @@ type publisher struct {
 func newPublisher(c *contract.Config, conn *connection, r *replies, m *sourceMetrics, changed func()) *publisher {
 	p := newBarePublisher(c, conn, r, m, changed)
 	p.envelope = newEnvelope(c)
+	p.envelope.keyless = m.keyless.Inc
 	if c.Source.Suspended {
 		p.close(sdk.ErrSuspended)
 	}
