@@ -24,6 +24,10 @@ type Service struct {
 	// cache keeps answers in each pod. Left out, every call reaches the system.
 	// +optional
 	Cache *ServiceCache `json:"cache,omitempty"`
+	// openAPI document that calls are held to. A request that does not follow it is refused (400, 404, 405, 415) before it reaches the
+	// system, and an answer that does not before it reaches the caller (502). Left out, nothing is asked of them.
+	// +optional
+	OpenAPI *OpenAPI `json:"openAPI,omitempty"`
 	// http passes calls on to an HTTP system: method, path, query, headers and body, and the answer back.
 	// +optional
 	HTTP *HTTPService `json:"http,omitempty"`
@@ -53,6 +57,17 @@ type ServiceCache struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:Enum=GET;HEAD;POST;PUT;PATCH;DELETE;OPTIONS;QUERY
 	Methods []string `json:"methods,omitempty"`
+}
+
+// OpenAPI says where the document is.
+type OpenAPI struct {
+	// inline is the document itself, of OpenAPI 3.0 or 3.1, in JSON or YAML, at most 131072 characters, for example the text of
+	// openapi.yaml. Its paths are those of the calls, below the service's own address: servers, security, callbacks and links do not count. References
+	// stay within the document, those of schemas within components/schemas.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=131072
+	Inline string `json:"inline"`
 }
 
 // HTTPService passes calls on to an HTTP system. An answer of the system is the answer of the call whatever its status. The Connector's own

@@ -5,6 +5,7 @@ import (
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/systems"
 )
 
 // The API's defaults of services and calls, for objects that were made without them.
@@ -71,6 +72,11 @@ func service(c *v1alpha1.Connector, i *v1alpha1.Integration, system contract.Sys
 			out.Cache.MaxBytes = s.Cache.Size.Value()
 		}
 	}
+	text, err := systems.OpenAPI(s)
+	if err != nil {
+		text = s.OpenAPI.Inline // it has been refused; should a pod get it all the same, it says why it cannot work
+	}
+	out.OpenAPI = text
 	return out
 }
 

@@ -19,7 +19,10 @@ func httpService(c *v1alpha1.Connector) *System {
 		return nil
 	}
 	options := c.Spec.Service.HTTP
-	return &System{Name: "http", Role: RoleService, Options: options, Endpoint: options.URL, Ports: urlPorts(options.URL)}
+	return &System{
+		Name: "http", Role: RoleService, Options: options, Endpoint: options.URL, Ports: urlPorts(options.URL),
+		check: func(*field.Path) field.ErrorList { return checkOpenAPI(c.Spec.Service) },
+	}
 }
 
 func stubService(c *v1alpha1.Connector) *System {
@@ -33,7 +36,9 @@ func stubService(c *v1alpha1.Connector) *System {
 	}
 	return &System{
 		Name: "stub", Role: RoleService, Options: options, Endpoint: endpoint,
-		check: func(path *field.Path) field.ErrorList { return checkExamples(options.Examples, path.Child("examples")) },
+		check: func(path *field.Path) field.ErrorList {
+			return append(checkExamples(options.Examples, path.Child("examples")), checkOpenAPI(c.Spec.Service)...)
+		},
 	}
 }
 
