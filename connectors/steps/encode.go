@@ -170,7 +170,12 @@ func (e *encoder) real(f float64) error {
 const hexDigits = "0123456789abcdef"
 
 func (e *encoder) text(s string) {
-	out := append(e.out, '"')
+	e.out = appendText(e.out, s)
+}
+
+// appendText writes a text with its quotes.
+func appendText(out []byte, s string) []byte {
+	out = append(out, '"')
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -207,6 +212,5 @@ func (e *encoder) text(s string) {
 		i++
 		from = i
 	}
-	out = append(out, s[from:]...)
-	e.out = append(out, '"')
+	return append(append(out, s[from:]...), '"')
 }

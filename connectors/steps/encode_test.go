@@ -18,7 +18,7 @@ import (
 func TestEncodeAsGojqDoes(t *testing.T) {
 	huge, _ := new(big.Int).SetString("123456789012345678901234567890", 10)
 	for _, v := range []any{
-		nil, true, false, 0, -17, math.MaxInt64, 1.5, -0.0, 1e21, 1e20, 1e-7, 123e-9, 1e-6, math.Inf(1), math.Inf(-1), math.NaN(), huge, json.Number("12.10"), "", "a\"\\/\b\f\n\r\t\x01\x7f\xff<&>\u2028é😀\xed\xa0\x80",
+		nil, true, false, 0, -17, math.MaxInt64, 1.5, math.Copysign(0, -1), 1e21, 1e20, 1e-7, 123e-9, 1e-6, math.Inf(1), math.Inf(-1), math.NaN(), huge, json.Number("12.10"), "", "a\"\\/\b\f\n\r\t\x01\x7f\xff<&>\u2028é😀\xed\xa0\x80",
 		[]any{}, []any{1, []any{}}, map[string]any{}, map[string]any{"b": 1, "a": map[string]any{"z": nil, "y": 1}, "é": []any{map[string]any{"q": 1, "p": 2}}},
 	} {
 		want, err := gojq.Marshal(v)

@@ -91,7 +91,8 @@ func (f *field) read(doc []byte, at, depth int, spans []span) int {
 		return rawjson.Invalid
 	}
 	clear(spans[f.slot:f.end])
-	end, plain := rawjson.Invalid, false
+	var end int
+	var plain bool
 	switch c := doc[at]; {
 	case c == '"':
 		end, plain = rawjson.String(doc, at)

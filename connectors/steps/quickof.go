@@ -108,7 +108,7 @@ func (q quick) in(e, list celast.Expr) (condition, bool) {
 	c := condition{kind: among, operand: o}
 	for _, element := range list.AsList().Elements() {
 		l, isLiteral := literal(element)
-		if !isLiteral || l.kind == real || l.kind == null {
+		if !isLiteral || l.kind == double || l.kind == null {
 			return condition{}, false
 		}
 		c.literals = append(c.literals, l)
@@ -174,7 +174,7 @@ func scalarOf(v ref.Val) (scalar, bool) {
 	case types.Uint:
 		return scalar{kind: natural, u: uint64(v)}, true
 	case types.Double:
-		return scalar{kind: real, f: float64(v)}, true
+		return scalar{kind: double, f: float64(v)}, true
 	default:
 		return scalar{}, false
 	}

@@ -17,10 +17,10 @@ const (
 	null
 	boolean
 	text
-	// integer, natural and real are CEL's int, uint and double; in this order.
+	// integer, natural and double are CEL's int, uint and double; in this order.
 	integer
 	natural
-	real
+	double
 )
 
 // scalar is a value that a condition compares: a literal, or what a message holds.
@@ -63,7 +63,7 @@ func readNumber(raw []byte, isInteger bool) scalar {
 	if err != nil {
 		return scalar{}
 	}
-	return scalar{kind: real, f: f}
+	return scalar{kind: double, f: f}
 }
 
 // compare a message's value with a literal.
@@ -127,16 +127,16 @@ func (x *scalar) order(y *scalar) int {
 		return orderOf(x.i, y.i)
 	case x.kind == natural && y.kind == natural:
 		return orderOf(x.u, y.u)
-	case x.kind == real:
+	case x.kind == double:
 		return orderOf(x.f, y.f)
 	case y.kind == natural: // x is an integer
 		if x.i < 0 || y.u > math.MaxInt64 {
 			return -1
 		}
 		return orderOf(x.i, int64(y.u))
-	case x.kind == integer: // y is real
+	case x.kind == integer: // y is double
 		return -orderReal(y.f, math.MinInt64, math.MaxInt64, float64(x.i))
-	default: // x is natural, y is real
+	default: // x is natural, y is double
 		return -orderReal(y.f, 0, math.MaxUint64, float64(x.u))
 	}
 }

@@ -144,7 +144,7 @@ func scalar(doc []byte, at int) int {
 	if at >= len(doc) {
 		return Invalid
 	}
-	end := Invalid
+	var end int
 	switch c := doc[at]; c {
 	case '"':
 		end, _ = String(doc, at)
