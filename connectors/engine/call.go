@@ -83,6 +83,9 @@ func newCaller(c *contract.Config, conn *connection, r registry, log *slog.Logge
 func (r *callRoute) compile() error {
 	compile := func(list []contract.Step) (out []steps.Step, err error) {
 		for _, s := range list {
+			if s.Delay != nil || s.Throttle != nil || s.RecipientList != nil || s.LoadBalance != nil {
+				return nil, fmt.Errorf("%s: a call has one service and no time to wait: only steps that look at a message or change it apply", s.Name)
+			}
 			c, err := steps.Compile(s)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.Name, err)

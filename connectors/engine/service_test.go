@@ -88,6 +88,14 @@ func TestCallSteps(t *testing.T) {
 			c.Response = []contract.Step{jq(`{read: .path, status: $message.headers.status}`)}
 		}),
 		serviceCall(func(c *contract.Call) {
+			c.Route = "moved"
+			c.Request = []contract.Step{filter(`headers.method == "DELETE"`), {Name: "steps[0]", SetHeaders: map[string]string{"method": "POST", "path": "/v2{headers.path}", "query": ""}}}
+			c.Response = []contract.Step{{Name: "call.response.steps[0]", SetHeaders: map[string]string{"status": "202"}}}
+		}),
+		serviceCall(func(c *contract.Call) {
+			c.Route, c.Request = "waits", []contract.Step{{Name: "steps[0]", Throttle: &contract.Throttle{}}}
+		}),
+		serviceCall(func(c *contract.Call) {
 			c.Route = "writes"
 			c.Request = []contract.Step{filter(`headers.method == "POST"`), jq(`if .drop then empty else {n: (.n + 1), path: $message.headers.path} end`)}
 			c.Response = []contract.Step{jq(`if .got.n == 9 then empty elif .got.n == 10 then error("no") else .got end`)}
@@ -97,13 +105,16 @@ func TestCallSteps(t *testing.T) {
 	// A broken Route takes nothing, and stands in nobody's way.
 	wantAnswer(t, answer(t, k, read), 200, "", `{"read":"/a","status":"200"}`)
 	wantAnswer(t, answer(t, k, ask("POST", "/b", `{"n":1}`)), 200, "", `{"n":2,"path":"/b"}`)
+	moved := ask("DELETE", "/c", `{}`)
+	moved.Query = "a=b"
+	wantAnswer(t, answer(t, k, moved), 202, "", `"path":"/v2/c"`)
 	wantAnswer(t, answer(t, k, ask("POST", "/b", `{"drop":true}`)), 422, callerHop, "writes does not let this request pass")
 	wantAnswer(t, answer(t, k, ask("POST", "/b", `{"n":{}}`)), 400, callerHop, "Route writes, steps[0]")
 	wantAnswer(t, answer(t, k, ask("POST", "/b", `{"n":8}`)), 502, callerHop, "writes does not let the answer pass")
 	wantAnswer(t, answer(t, k, ask("POST", "/b", `{"n":9}`)), 502, callerHop, "Route writes, steps[0]")
 	wantAnswer(t, answer(t, k, ask("PUT", "/b", `{}`)), 503, callerHop, "Route broken cannot run")
-	report(t, s, "src", "caller", "the broken Route", 10*time.Second, func(r contract.Report) bool {
-		return len(r.Routes) == 1 && r.Routes[0].Route == "broken" && r.Routes[0].Destination == contract.CallDestination && !r.Routes[0].OK
+	report(t, s, "src", "caller", "the broken Routes", 10*time.Second, func(r contract.Report) bool {
+		return len(r.Routes) == 2 && r.Routes[0].Route == "broken" && r.Routes[0].Destination == contract.CallDestination && !r.Routes[0].OK
 	})
 }
 
