@@ -274,6 +274,7 @@ func (k *caller) send(ctx context.Context, route *callRoute, r *sdk.Request) *sd
 
 // ask once. refused is why the call was not begun.
 func (k *caller) ask(ctx context.Context, route *callRoute, m *nats.Msg) (answer *sdk.Answer, refused string) {
+	k.answers.enter(ctx)
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
 	if left <= 0 || ctx.Err() != nil {

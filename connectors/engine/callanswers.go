@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -14,6 +15,9 @@ import (
 const (
 	// lostPatience is how long an answer is still waited for after the connection broke: it may come over the next one, and may be lost.
 	lostPatience = 3 * time.Second
+	// settlePatience is how long a reconnection that is wanted waits for calls that are under way; gateTime is the longest that new ones wait for it.
+	settlePatience = 2 * time.Second
+	gateTime       = 5 * time.Second
 	// maxHeldAnswers is what all answers that callers have not taken yet may hold, in bytes.
 	maxHeldAnswers = 48 << 20
 )
@@ -32,6 +36,9 @@ type answers struct {
 	last    uint64
 	waiting map[uint64]*waitingCall
 	held    int
+	// gate is not nil while the connection is about to be changed: new calls wait for it. empty is told when nothing waits any more.
+	gate  chan struct{}
+	empty chan struct{}
 }
 
 // waitingCall gets one answer, or the error why there will be none.
@@ -57,6 +64,7 @@ func newAnswers(c *connection) (*answers, error) {
 		return nil, err
 	}
 	c.listen(listener{
+		settle: a.settle, up: a.open,
 		down: func() {
 			broke := time.Now()
 			time.AfterFunc(lostPatience, func() {
@@ -69,6 +77,59 @@ func newAnswers(c *connection) (*answers, error) {
 		},
 	})
 	return a, nil
+}
+
+// settle lets the calls end that wait for their answers, and holds up new ones.
+func (a *answers) settle() {
+	a.mu.Lock()
+	if a.gate == nil {
+		gate := make(chan struct{})
+		a.gate = gate
+		time.AfterFunc(gateTime, func() { a.openGate(gate) })
+	}
+	a.empty = make(chan struct{}, 1)
+	a.drained()
+	empty := a.empty
+	a.mu.Unlock()
+	select {
+	case <-empty:
+	case <-time.After(settlePatience):
+	}
+}
+
+// drained tells settle. The caller holds the lock.
+func (a *answers) drained() {
+	if len(a.waiting) == 0 && a.empty != nil {
+		select {
+		case a.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (a *answers) open() { a.openGate(nil) }
+
+// openGate opens this gate, or whichever there is.
+func (a *answers) openGate(which chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gate != nil && (which == nil || which == a.gate) {
+		close(a.gate)
+		a.gate, a.empty = nil, nil
+	}
+}
+
+// enter waits while the connection is about to be changed.
+func (a *answers) enter(ctx context.Context) {
+	a.mu.Lock()
+	gate := a.gate
+	a.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // wait for an answer to a request that goes to the subject. The reply subject is the request's.
@@ -87,6 +148,7 @@ func (a *answers) forget(token uint64, w *waitingCall) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.waiting, token)
+	a.drained()
 	select {
 	case late := <-w.answer:
 		if late.msg != nil {
@@ -115,6 +177,7 @@ func (a *answers) take(m *nats.Msg) {
 		return
 	}
 	delete(a.waiting, token)
+	a.drained()
 	switch {
 	case len(m.Data) == 0 && first(m.Header, "Status") == "503":
 		w.answer <- answered{err: errNoResponders}
@@ -135,4 +198,5 @@ func (a *answers) fail(err error, which func(*waitingCall) bool) {
 			w.answer <- answered{err: err}
 		}
 	}
+	a.drained()
 }

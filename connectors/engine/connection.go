@@ -62,6 +62,9 @@ type connection struct {
 type listener struct {
 	up, down func()
 	denied   func(subject string)
+	// settle comes before a break that is wanted: it begins nothing new until up, and returns when nothing is under way that the break
+	// would cut off, or soon.
+	settle func()
 }
 
 func (c *connection) listen(l listener) {
@@ -103,6 +106,7 @@ func (c *connection) open(cfg *contract.Config, pod string) error {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.setDown(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.setDown(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.asyncError(err) }),
+		nats.LameDuckModeHandler(func(*nats.Conn) { go c.leave() }),
 	}
 	if cfg.Broker.CA != "" {
 		roots := x509.NewCertPool()
@@ -281,6 +285,31 @@ func (c *connection) isUp() bool {
 	return c.up
 }
 
+// leave a server that is about to end, before it breaks off what would be cut off by that. Everybody else may wait until it does: the server
+// lets them go one by one.
+func (c *connection) leave() {
+	c.mu.Lock()
+	wanted := false
+	for _, l := range c.listeners {
+		wanted = wanted || l.settle != nil
+	}
+	c.mu.Unlock()
+	if wanted {
+		c.log.Info("the broker's server is going down, another one is connected to")
+		c.reconnect()
+	}
+}
+
+// reconnect when what is under way has settled.
+func (c *connection) reconnect() {
+	c.tell(func(l listener) {
+		if l.settle != nil {
+			l.settle()
+		}
+	})
+	_ = c.nc.ForceReconnect()
+}
+
 // renew reconnects at two thirds of the life of the user's JWT, and when its file has changed, until the context ends.
 func (c *connection) renew(ctx context.Context) {
 	// early is not before when a file that was not renewed in time is presented again.
@@ -306,7 +335,7 @@ func (c *connection) renew(ctx context.Context) {
 		}
 		early = now.Add(time.Hour)
 		c.log.Info("reconnecting to the broker with its credentials", "changed", token != used)
-		_ = c.nc.ForceReconnect()
+		c.reconnect()
 	}
 }
 

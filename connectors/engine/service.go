@@ -63,6 +63,8 @@ type serviceRunner struct {
 	mu sync.Mutex
 	// byReply ends a call when its caller gives up.
 	byReply map[string]context.CancelCauseFunc
+	// requestsSub is nil while no requests are taken.
+	requestsSub *subscription
 }
 
 func newServiceRunner(work context.Context, c *contract.Config, s sdk.Service) (*serviceRunner, error) {
@@ -86,31 +88,88 @@ func newServiceRunner(work context.Context, c *contract.Config, s sdk.Service) (
 // run until ctx ends, then take no more requests, and answer those that were taken.
 func (r *serviceRunner) run(ctx context.Context, ready func()) error {
 	c := r.config.Connector
-	subject := contract.ServiceSubject(c.Namespace, c.Integration, c.Name)
 	r.stopping = ctx.Done()
-	r.conn.listen(listener{down: r.lost})
 	cancels, err := r.conn.nc.Subscribe(contract.CancelSubject(c.Namespace, c.Integration, c.Name), func(m *nats.Msg) { r.cancel(string(m.Data)) })
 	if err != nil {
 		return fmt.Errorf("subscribe to cancellations: %w", err)
 	}
-	closed := make(chan struct{})
-	sub, err := r.conn.nc.QueueSubscribe(subject, subject, r.take)
-	if err != nil {
-		return fmt.Errorf("subscribe to requests: %w", err)
+	if err := r.subscribe(); err != nil {
+		return err
 	}
-	sub.SetClosedHandler(func(string) { close(closed) })
+	r.conn.listen(listener{down: r.lost, settle: r.settle, up: func() {
+		if err := r.subscribe(); err != nil {
+			r.log.Error("requests are not taken", "error", err)
+		}
+	}})
 	go r.ready(ctx, ready)
 	r.watchSystem(ctx)
-	// Requests that the broker has sent already are still taken. While it is away there are none.
-	if err := sub.Drain(); err == nil && r.conn.isUp() {
-		select {
-		case <-closed:
-		case <-r.work.Done():
-		}
-	}
+	r.unsubscribe(r.work.Done())
 	r.running.Wait()
 	_ = cancels.Unsubscribe()
 	return nil
+}
+
+// subscription to requests. closed when it has ended, and the last request that came by it was taken.
+type subscription struct {
+	*nats.Subscription
+	closed chan struct{}
+}
+
+// subscribe to requests, unless that is done or the pod ends.
+func (r *serviceRunner) subscribe() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.stopping:
+		return nil
+	default:
+	}
+	if r.requestsSub != nil {
+		return nil
+	}
+	c := r.config.Connector
+	subject := contract.ServiceSubject(c.Namespace, c.Integration, c.Name)
+	s := &subscription{closed: make(chan struct{})}
+	var err error
+	if s.Subscription, err = r.conn.nc.QueueSubscribe(subject, subject, r.take); err != nil {
+		return fmt.Errorf("subscribe to requests: %w", err)
+	}
+	s.SetClosedHandler(func(string) { close(s.closed) })
+	r.requestsSub = s
+	return nil
+}
+
+// unsubscribe from requests. Those that the broker has sent already are still taken, as long as limit is open; while it is away there are none.
+func (r *serviceRunner) unsubscribe(limit <-chan struct{}) {
+	r.mu.Lock()
+	s := r.requestsSub
+	r.requestsSub = nil
+	r.mu.Unlock()
+	if s == nil || s.Drain() != nil || !r.conn.isUp() {
+		return
+	}
+	select {
+	case <-s.closed:
+	case <-limit:
+	}
+}
+
+// settle before the connection is changed: other pods take the requests, and what this one has is answered first.
+func (r *serviceRunner) settle() {
+	limit := make(chan struct{})
+	timer := time.AfterFunc(settlePatience, func() { close(limit) })
+	defer timer.Stop()
+	r.unsubscribe(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for r.inFlight.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-limit:
+			return
+		}
+	}
+	_ = r.conn.nc.FlushTimeout(settlePatience)
 }
 
 // readyPatience is how long a pod is not ready because the broker is away: it must not take over from one that is being answered, and

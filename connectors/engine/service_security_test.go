@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,4 +199,56 @@ func TestCallsThroughABrokerRestart(t *testing.T) {
 	s.Boot()
 	within(t, 60*time.Second, "calls are answered again", func() bool { return answer(t, k, ask("GET", "/", "")).Status == 200 })
 	within(t, 20*time.Second, "the pod says that all is well", func() bool { err, _ := p.engine.conn.state(); return err == nil })
+}
+
+// A reconnection that is wanted, as when credentials are renewed or a server is about to end, cuts off no call.
+func TestCallsThroughAReconnection(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	f := newFakeService(func(context.Context, *sdk.Request) (*sdk.Answer, error) {
+		time.Sleep(5 * time.Millisecond)
+		return text("done"), nil
+	})
+	services := []*pod{startService(t, s, "svc-1", f, nil), startService(t, s, "svc-2", f, nil)}
+	source, k := startCaller(t, s, serviceCall(nil))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var calls, failed atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				calls.Add(1)
+				if a := answer(t, k, ask("POST", "/", `{}`)); a.Status != 200 {
+					failed.Add(1)
+					t.Logf("%d: %s", a.Status, a.Data)
+				}
+			}
+		})
+	}
+	for _, p := range append(services, source, services[0]) {
+		before := calls.Load()
+		within(t, 30*time.Second, "calls flow", func() bool { return calls.Load() > before+50 })
+		old := p.engine.conn.nc.Stats().Reconnects
+		p.engine.conn.reconnect()
+		within(t, 30*time.Second, "the pod has reconnected", func() bool { return p.engine.conn.nc.Stats().Reconnects > old && p.engine.conn.isUp() })
+	}
+	before := f.count()
+	within(t, 30*time.Second, "calls flow", func() bool { return f.count() > before+50 })
+	close(stop)
+	wg.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d calls failed", failed.Load(), calls.Load())
+	}
+	for _, p := range services {
+		before := p.metric(`metip_connector_calls_total{outcome="answered"}`)
+		within(t, 30*time.Second, "both pods take calls again", func() bool {
+			answer(t, k, ask("GET", "/", ""))
+			return p.metric(`metip_connector_calls_total{outcome="answered"}`) > before
+		})
+	}
 }
