@@ -1,7 +1,7 @@
 package v1alpha1
 
 // Step is exactly one mediation.
-// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay and throttle, for example `- transform: {jq: '{id: .arrestId}'}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle),has(self.setHeaders),has(self.redact),has(self.wireTap),has(self.recipientList),has(self.loadBalance)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay, throttle, setHeaders, redact, wireTap, recipientList and loadBalance, for example `- transform: {jq: '{id: .arrestId}'}`"
 type Step struct {
 	// name of the step, for errors and traces; left out, it is the step's number.
 	// +optional
@@ -12,6 +12,29 @@ type Step struct {
 	// transform makes a new body.
 	// +optional
 	Transform *Transform `json:"transform,omitempty"`
+	// setHeaders gives values to CloudEvents extensions, by name, for example `{courtcode: '{data.court.code}'}`; `subject` is the event's
+	// subject. A value that is empty removes it. What says what the message is (id, source, type, time, ...), its marking and its partition key
+	// cannot be set. All values are made of the message as it came to the step.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[a-z0-9]{1,40}$'))",message="the name of a header is 1 to 40 of a-z and 0-9, as CloudEvents has it, for example `setHeaders: {courtcode: '{data.court.code}'}`"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['id', 'source', 'specversion', 'type', 'time', 'data', 'datacontenttype', 'datacontentencoding', 'dataschema', 'marking', 'partitionkey', 'traceparent', 'tracestate']))",message="setHeaders cannot change what says what the message is, its marking, its partition key or its trace: of CloudEvents' own attributes only subject can be set"
+	SetHeaders map[string]Template `json:"setHeaders,omitempty"`
+	// redact drops or masks fields of a JSON body, wherever it is read and whatever it is read by. It fails closed: a message whose shape the
+	// paths do not expect goes to the dead letters.
+	// +optional
+	Redact *Redact `json:"redact,omitempty"`
+	// wireTap gives one destination a copy of each message as it is at this step. That destination gets nothing of what follows; the others
+	// do not notice. Only among the Route's own steps, before recipientList and loadBalance.
+	// +optional
+	WireTap *WireTap `json:"wireTap,omitempty"`
+	// recipientList computes which of the destinations get the message. Only among the Route's own steps.
+	// +optional
+	RecipientList *RecipientList `json:"recipientList,omitempty"`
+	// loadBalance gives each message to exactly one of several destinations. Only among the Route's own steps, once.
+	// +optional
+	LoadBalance *LoadBalance `json:"loadBalance,omitempty"`
 	// delay holds the message back until a time. The steps before it are run again then.
 	// +optional
 	Delay *Delay `json:"delay,omitempty"`
@@ -21,12 +44,18 @@ type Step struct {
 	Throttle *Throttle `json:"throttle,omitempty"`
 }
 
-// Transform makes a new body of the message's body.
+// Transform makes a new body of the message's body: exactly one of a jq program and a CEL expression.
+// +kubebuilder:validation:XValidation:rule="has(self.jq) != has(self.cel)",message="set exactly one of jq and cel, for example `transform: {jq: '{id: .arrestId}'}` or `transform: {cel: '{\"id\": data.arrestId}'}`"
 type Transform struct {
 	// jq program (https://jqlang.org/manual) that is given the JSON body and whose one result is the new body. `$message` holds id,
 	// type, source, subject, time and headers. A program without result filters the message out; more than one result is an error.
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16384
-	JQ string `json:"jq"`
+	JQ string `json:"jq,omitempty"`
+	// cel expression whose value is the new body, for small cases, for example `{"id": data.arrestId, "court": data.court.code}`. Numbers that
+	// are taken over by their path keep their text; what is computed is an int, uint or double. Times become RFC 3339, durations seconds
+	// ("90s"), bytes base64.
+	// +optional
+	CEL Expression `json:"cel,omitempty"`
 }

@@ -56,6 +56,15 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.call) || (!has(self.delivery) && (!has(self.start) || self.start != 'Earliest'))",message="a call is answered or it is not: delivery and start belong to a Route with `to`; how long a call may take is call.timeout"
 // +kubebuilder:validation:XValidation:rule="!has(self.call) || self.from.all(f, has(f.connector) && !has(f.types))",message="a call is made for requests: from names Connectors with `source: {http: {exchange: RequestReply}}`, without types and events; choose among requests with filter"
 // +kubebuilder:validation:XValidation:rule="!has(self.to) || self.to.all(t, !has(t.connector) || self.from.all(f, !has(f.connector) || f.connector != t.connector))",message="a Route cannot deliver to its own source: name another Connector in to"
+// +kubebuilder:validation:XValidation:rule="!has(self.call) || !has(self.steps) || self.steps.all(s, !has(s.wireTap) && !has(s.recipientList) && !has(s.loadBalance))",message="wireTap, recipientList and loadBalance choose among destinations, and a call has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.to) || !has(self.steps) || self.steps.all(s, !has(s.wireTap) || self.to.exists(t, t.name == s.wireTap.to))",message="wireTap.to names one of the Route's destinations, for example `steps: [{wireTap: {to: audit}}]` with `to: [{name: audit, connector: audit-store}, ...]`"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.wireTap) || self.steps.filter(o, has(o.wireTap) && o.wireTap.to == s.wireTap.to).size() == 1)",message="a destination is tapped once: to see the messages at two places, give the Connector two destinations"
+// +kubebuilder:validation:XValidation:rule="!has(self.to) || !has(self.steps) || self.to.exists(t, self.steps.all(s, !has(s.wireTap) || s.wireTap.to != t.name))",message="a Route whose destinations are all wire taps delivers to nobody: the last of them needs no wireTap"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.map(s, has(s.wireTap) ? 1 : has(s.recipientList) || has(s.loadBalance) ? 2 : 0).filter(n, n > 0).isSorted()",message="wireTap stands before recipientList and loadBalance: after them a message is on its way to some destinations only"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.filter(s, has(s.loadBalance)).size() <= 1",message="a Route has one loadBalance at most"
+// +kubebuilder:validation:XValidation:rule="!has(self.to) || !has(self.steps) || self.steps.all(s, !has(s.loadBalance) || (s.loadBalance.weights.all(n, self.to.exists(t, t.name == n)) && (!has(s.loadBalance.changes) || s.loadBalance.changes.all(c, c.weights.all(n, self.to.exists(t, t.name == n))))))",message="loadBalance gives weights to the Route's destinations, by their names, for example `loadBalance: {weights: {north: 3, south: 1}}`"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.loadBalance) || self.steps.all(o, !has(o.wireTap) || (!(o.wireTap.to in s.loadBalance.weights) && (!has(s.loadBalance.changes) || s.loadBalance.changes.all(c, !(o.wireTap.to in c.weights))))))",message="a destination that is tapped has no weight: it gets every message that comes by its wireTap"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || !has(oldSelf.steps) || oldSelf.steps.all(o, !has(o.loadBalance) || self.steps.all(s, !has(s.loadBalance) || (has(s.loadBalance.key) == has(o.loadBalance.key) && (!has(o.loadBalance.key) || s.loadBalance.key == o.loadBalance.key) && (s.loadBalance.weights == o.loadBalance.weights ? !has(o.loadBalance.changes) || (has(s.loadBalance.changes) && o.loadBalance.changes.all(p, s.loadBalance.changes.exists(c, c == p))) : has(o.loadBalance.changes) && o.loadBalance.changes.exists(f, f.weights == s.loadBalance.weights && o.loadBalance.changes.all(p, p.from <= f.from || (has(s.loadBalance.changes) && s.loadBalance.changes.exists(c, c == p))))))))",message="the key, weights and changes of a loadBalance cannot be edited, for a message could go to nobody while pods restart: add to changes what shall hold from a time at least 10 minutes ahead, for example `changes: [{from: '2026-12-01T06:00:00Z', weights: {north: 1, south: 1}}]`"
 type RouteSpec struct {
 	// integrationRef names the Integration of this namespace whose messages the Route carries; left out, it is the one called
 	// `default`. It cannot change.
@@ -119,6 +128,7 @@ type Call struct {
 }
 
 // CallResponse is what is done with an answer.
+// +kubebuilder:validation:XValidation:rule="self.steps.all(s, !has(s.wireTap) && !has(s.recipientList) && !has(s.loadBalance))",message="wireTap, recipientList and loadBalance choose among destinations, and an answer has none"
 type CallResponse struct {
 	// steps run in order on each answer of the system, whatever its status, which they see as headers.status, with its headers as
 	// headers["http-<name>"]. Problems that a hop of the bus answers with pass unchanged.
@@ -166,6 +176,7 @@ type RouteEvents struct {
 // Destination is a sink Connector, or the bus itself, and what this destination alone wants.
 // +kubebuilder:validation:XValidation:rule="has(self.connector) != has(self.event)",message="set exactly one of connector and event, for example `to: [{name: court, connector: court-db}]` or `to: [{name: public, event: {type: police.arrest.v1}}]`"
 // +kubebuilder:validation:XValidation:rule="!has(self.operation) || has(self.connector)",message="an operation belongs to a connector: an event has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.wireTap) && !has(s.recipientList) && !has(s.loadBalance))",message="wireTap, recipientList and loadBalance choose among the Route's destinations: they stand in spec.steps, not in the steps of one destination"
 type Destination struct {
 	// name of the destination within the Route. It names the durable consumer, so that the Connector can be exchanged without
 	// losing the place.

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,11 +49,11 @@ func (routes) ValidateCreate(_ context.Context, r *v1alpha1.Route) (admission.Wa
 	return nil, refused("Route", r.Name, validate.Route(r))
 }
 
-func (v routes) ValidateUpdate(ctx context.Context, old, r *v1alpha1.Route) (admission.Warnings, error) {
+func (routes) ValidateUpdate(_ context.Context, old, r *v1alpha1.Route) (admission.Warnings, error) {
 	if !r.DeletionTimestamp.IsZero() || equality.Semantic.DeepEqual(old.Spec, r.Spec) {
 		return nil, nil
 	}
-	return v.ValidateCreate(ctx, r)
+	return nil, refused("Route", r.Name, append(validate.Route(r), validate.WeightChanges(old, r, time.Now())...))
 }
 
 func (routes) ValidateDelete(context.Context, *v1alpha1.Route) (admission.Warnings, error) {
