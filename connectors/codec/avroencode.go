@@ -67,7 +67,7 @@ func (e *avroEncoder) encode(t *avroType, n ref) error {
 		return e.bytes(t, n)
 	case avroEnum:
 		if k == isString {
-			if i := slices.Index(t.symbols, e.text(n)); i >= 0 {
+			if i := slices.Index(t.symbols, string(e.text(n))); i >= 0 {
 				e.out = appendLong(e.out, int64(i))
 				return nil
 			}
@@ -96,12 +96,12 @@ func (e *avroEncoder) whole(t *avroType, n ref) error {
 	switch k := e.nodes[n].kind; {
 	case k == isNumber:
 		var ok bool
-		if v, ok = wholeNumber(e.text(n)); !ok {
+		if v, ok = wholeNumber(string(e.text(n))); !ok {
 			return e.errorAt("is no whole number of 64 bits")
 		}
 	case k == isString && t.logical != logicalNone:
 		var err error
-		if v, err = t.logical.parseTime(e.text(n)); err != nil {
+		if v, err = t.logical.parseTime(string(e.text(n))); err != nil {
 			return e.errorAt("%v", err)
 		}
 	default:
@@ -131,7 +131,7 @@ func wholeNumber(text string) (int64, bool) {
 
 func (e *avroEncoder) float(t *avroType, n ref) error {
 	var v float64
-	text := e.text(n)
+	text := string(e.text(n))
 	switch k := e.nodes[n].kind; {
 	case k == isString && (text == "NaN" || text == "Infinity" || text == "-Infinity"):
 		v, _ = strconv.ParseFloat(text, 64)
@@ -159,19 +159,19 @@ func (e *avroEncoder) bytes(t *avroType, n ref) error {
 	k := e.nodes[n].kind
 	var raw []byte
 	switch {
-	case t.logical == logicalDecimal && (k == isNumber || k == isString && isDecimal(e.text(n))):
+	case t.logical == logicalDecimal && (k == isNumber || k == isString && isDecimal(string(e.text(n)))):
 		var err error
-		if raw, err = unscaled(e.text(n), t.precision, t.scale, t.size); err != nil {
+		if raw, err = unscaled(string(e.text(n)), t.precision, t.scale, t.size); err != nil {
 			return e.errorAt("%v", err)
 		}
 	case t.logical == logicalUUID && k == isString:
-		text := e.text(n)
+		text := string(e.text(n))
 		var err error
 		if raw, err = hex.DecodeString(strings.ReplaceAll(text, "-", "")); err != nil || len(raw) != 16 || len(text) != 36 {
 			return e.errorAt("is no UUID")
 		}
 	case k == isString:
-		for _, r := range e.text(n) {
+		for _, r := range string(e.text(n)) {
 			if r > 0xff {
 				return e.errorAt("has characters beyond U+00FF: in JSON, each character stands for a byte")
 			}
@@ -232,7 +232,7 @@ func (e *avroEncoder) record(t *avroType, n ref) error {
 		return nil
 	}
 	for m := e.nodes[n].first; m != 0; m = e.nodes[m].next {
-		if name := e.name(m); !t.has(name) {
+		if name := e.name(m); !t.has(string(name)) {
 			return e.errorAt("has the member %.64q, which is no field of %s: leave it out by a transform before", name, t.full)
 		}
 	}
@@ -259,7 +259,7 @@ func (d *document) isNamed(m ref, name string) bool {
 	if v.plainName {
 		return string(d.in[v.nameStart+1:v.nameEnd-1]) == name
 	}
-	return d.name(m) == name
+	return string(d.name(m)) == name
 }
 
 func (t *avroType) has(field string) bool {
@@ -284,7 +284,7 @@ func (e *avroEncoder) items(t *avroType, n ref) error {
 	for c := e.nodes[n].first; c != 0; c = e.nodes[c].next {
 		name := ""
 		if t.kind == avroMap {
-			name = e.name(c)
+			name = string(e.name(c))
 			e.out = append(appendLong(e.out, int64(len(name))), name...)
 		} else {
 			name = strconv.Itoa(i)
@@ -305,7 +305,7 @@ func (e *avroEncoder) union(t *avroType, n ref) error {
 	at, value := -1, n
 	if e.nodes[n].kind == isObject {
 		if m := e.nodes[n].first; m != 0 && e.nodes[m].next == 0 {
-			name := e.name(m)
+			name := string(e.name(m))
 			if at = slices.IndexFunc(t.branches, func(b *avroType) bool { return b.full == name || b.name == name }); at >= 0 {
 				value = m
 			}
@@ -330,22 +330,22 @@ func (e *avroEncoder) looksLike(t *avroType, n ref) bool {
 		return k == isWord
 	case avroInt, avroLong:
 		if k == isString && t.logical != logicalNone {
-			_, err := t.logical.parseTime(e.text(n))
+			_, err := t.logical.parseTime(string(e.text(n)))
 			return err == nil
 		}
 		v, ok := int64(0), false
 		if k == isNumber {
-			v, ok = wholeNumber(e.text(n))
+			v, ok = wholeNumber(string(e.text(n)))
 		}
 		return ok && (t.kind == avroLong || v == int64(int32(v)))
 	case avroFloat, avroDouble:
-		return k == isNumber || k == isString && slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, e.text(n))
+		return k == isNumber || k == isString && slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, string(e.text(n)))
 	case avroString:
 		return k == isString
 	case avroBytes, avroFixed:
 		return k == isString || k == isNumber && t.logical == logicalDecimal
 	case avroEnum:
-		return k == isString && slices.Contains(t.symbols, e.text(n))
+		return k == isString && slices.Contains(t.symbols, string(e.text(n)))
 	case avroArray:
 		return k == isArray
 	case avroMap:
@@ -355,7 +355,7 @@ func (e *avroEncoder) looksLike(t *avroType, n ref) bool {
 			return false
 		}
 		for m := e.nodes[n].first; m != 0; m = e.nodes[m].next {
-			if !t.has(e.name(m)) {
+			if !t.has(string(e.name(m))) {
 				return false
 			}
 		}

@@ -1,10 +1,10 @@
 package codec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -123,7 +123,7 @@ func appendRecord(out []byte, names [][]byte, record [][]byte) []byte {
 		if len(names) > 0 {
 			out = append(out, names[i]...)
 		}
-		out = appendString(out, string(field))
+		out = appendString(out, field)
 	}
 	return append(out, shut)
 }
@@ -145,7 +145,7 @@ func (c *CSV) JSONToCSV(body []byte) ([]byte, error) {
 	w := csvWriter{document: d, CSV: c, columns: c.Columns, out: make([]byte, 0, len(body))}
 	if len(w.columns) == 0 && first != 0 && d.nodes[first].kind == isObject {
 		for m := d.nodes[first].first; m != 0; m = d.nodes[m].next {
-			w.columns = append(w.columns, d.name(m))
+			w.columns = append(w.columns, string(d.name(m)))
 		}
 	}
 	if err := w.header(); err != nil {
@@ -189,7 +189,7 @@ func (w *csvWriter) header() error {
 		return nil
 	}
 	for i, name := range w.columns {
-		w.field(i, name)
+		w.field(i, []byte(name))
 	}
 	w.end(len(w.columns) == 1 && w.columns[0] == "")
 	return nil
@@ -221,8 +221,8 @@ func (w *csvWriter) object(n ref) error {
 		name := w.name(m)
 		i, ok := -1, false
 		if w.place != nil {
-			i, ok = w.place[name]
-		} else if i = slices.Index(w.columns, name); i >= 0 {
+			i, ok = w.place[string(name)]
+		} else if i = slices.IndexFunc(w.columns, func(column string) bool { return column == string(name) }); i >= 0 {
 			ok = true
 		}
 		if !ok {
@@ -235,11 +235,11 @@ func (w *csvWriter) object(n ref) error {
 	}
 	blank := len(w.cells) == 1
 	for i, cell := range w.cells {
-		text := ""
+		var text []byte
 		if cell != 0 {
 			text = w.text(cell)
 		}
-		blank = blank && text == ""
+		blank = blank && len(text) == 0
 		w.field(i, text)
 	}
 	w.end(blank)
@@ -253,7 +253,7 @@ func (w *csvWriter) array(n ref) error {
 			return fmt.Errorf("field %d is an object or array", i+1)
 		}
 		text := w.text(c)
-		blank = i == 0 && text == ""
+		blank = i == 0 && len(text) == 0
 		w.field(i, text)
 		i++
 	}
@@ -267,7 +267,7 @@ func (w *csvWriter) array(n ref) error {
 	return nil
 }
 
-func (w *csvWriter) field(i int, text string) {
+func (w *csvWriter) field(i int, text []byte) {
 	if i > 0 {
 		w.out = utf8.AppendRune(w.out, w.delimiter())
 	}
@@ -277,7 +277,7 @@ func (w *csvWriter) field(i int, text string) {
 	}
 	w.out = append(w.out, '"')
 	for {
-		at := strings.IndexByte(text, '"')
+		at := bytes.IndexByte(text, '"')
 		if at < 0 {
 			break
 		}
@@ -288,9 +288,9 @@ func (w *csvWriter) field(i int, text string) {
 }
 
 // mustQuote what a reader would take for something else, a blank at the beginning included.
-func (w *csvWriter) mustQuote(text string) bool {
-	return text != "" && (text[0] == ' ' || text[0] == '\t' || strings.ContainsAny(text, "\"\r\n") || strings.ContainsRune(text, w.delimiter()) ||
-		strings.HasPrefix(text, "\ufeff"))
+func (w *csvWriter) mustQuote(text []byte) bool {
+	return len(text) > 0 && (text[0] == ' ' || text[0] == '\t' || bytes.ContainsAny(text, "\"\r\n") || bytes.ContainsRune(text, w.delimiter()) ||
+		bytes.HasPrefix(text, []byte("\ufeff")))
 }
 
 // end a row. One that is nothing but an empty field would be skipped by readers.

@@ -69,12 +69,12 @@ func (d *document) unique() error {
 			if count++; count == 16 {
 				seen = map[string]struct{}{}
 				for b := n.first; b != c; b = d.nodes[b].next {
-					seen[d.name(b)] = struct{}{}
+					seen[string(d.name(b))] = struct{}{}
 				}
 			}
 			twice := false
 			if seen != nil {
-				name := d.name(c)
+				name := string(d.name(c))
 				_, twice = seen[name]
 				seen[name] = struct{}{}
 			} else {
@@ -95,7 +95,7 @@ func (d *document) sameName(a, b ref) bool {
 	if x.plainName && y.plainName {
 		return string(d.in[x.nameStart:x.nameEnd]) == string(d.in[y.nameStart:y.nameEnd])
 	}
-	return d.name(a) == d.name(b)
+	return string(d.name(a)) == string(d.name(b))
 }
 
 func (d *document) space(at int) int {
@@ -176,38 +176,38 @@ func isNumeric(c byte) bool {
 // raw bytes of a value.
 func (d *document) raw(n ref) []byte { return d.in[d.nodes[n].start:d.nodes[n].end] }
 
-// text of a string, number or word; empty for null.
-func (d *document) text(n ref) string {
+// text of a string, number or word; empty for null. It may be part of the body.
+func (d *document) text(n ref) []byte {
 	switch v := &d.nodes[n]; v.kind {
 	case isString:
 		return unquote(d.in[v.start:v.end], v.plain)
 	case isNull:
-		return ""
+		return nil
 	default:
-		return string(d.raw(n))
+		return d.raw(n)
 	}
 }
 
-// name of a member.
-func (d *document) name(n ref) string {
+// name of a member. It may be part of the body.
+func (d *document) name(n ref) []byte {
 	v := &d.nodes[n]
 	return unquote(d.in[v.nameStart:v.nameEnd], v.plainName)
 }
 
-func unquote(quoted []byte, plain bool) string {
+func unquote(quoted []byte, plain bool) []byte {
 	if plain {
-		return string(quoted[1 : len(quoted)-1])
+		return quoted[1 : len(quoted)-1]
 	}
 	var s string
 	_ = json.Unmarshal(quoted, &s) // it is known to be a string
-	return s
+	return []byte(s)
 }
 
 // isScalar tells whether a value has no parts.
 func (d *document) isScalar(n ref) bool { return d.nodes[n].kind > isArray }
 
 // appendString appends a text as a string of JSON. The text is valid UTF-8.
-func appendString(out []byte, text string) []byte {
+func appendString[T string | []byte](out []byte, text T) []byte {
 	const hex = "0123456789abcdef"
 	out = append(out, '"')
 	from := 0
@@ -239,7 +239,7 @@ func TextToJSON(text []byte) ([]byte, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("the body is not Text: it is not valid UTF-8")
 	}
-	out := appendString(make([]byte, 0, len(text)+len(text)/16+2), string(text))
+	out := appendString(make([]byte, 0, len(text)+len(text)/16+2), text)
 	if len(out) > maxOutput {
 		return nil, errTooLong
 	}
@@ -255,5 +255,5 @@ func JSONToText(body []byte) ([]byte, error) {
 	if !d.isScalar(root) || d.nodes[root].kind == isNull {
 		return nil, errors.New("only a string, number or boolean becomes Text: pick one by a transform before")
 	}
-	return []byte(d.text(root)), nil
+	return d.text(root), nil
 }

@@ -82,7 +82,7 @@ func FuzzDocument(f *testing.F) {
 				if parts != nil {
 					want = parts[i]
 				} else {
-					want = members[d.name(c)]
+					want = members[string(d.name(c))]
 				}
 				if string(want) != string(d.raw(c)) {
 					t.Fatalf("%q: part %d is %q, want %q", body, i, d.raw(c), want)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -115,26 +114,27 @@ func kindOf(raw []byte, characters string, special xmlNodeKind) xmlNodeKind {
 	return nodeText
 }
 
-func (d *xmlDocument) name(n ref) string { return string(d.raw(n)) }
-
 func (d *xmlDocument) raw(n ref) []byte { return d.in[d.nodes[n].start:d.nodes[n].end] }
 
-// text of a node, as XML means it.
-func (d *xmlDocument) text(n ref) string {
+// text of a node, as XML means it. It may be part of the body.
+func (d *xmlDocument) text(n ref) []byte {
 	raw := d.raw(n)
 	switch d.nodes[n].kind {
-	case nodeCooked, nodeValue:
-		return cooked(raw, d.nodes[n].kind == nodeValue)
+	case nodeCooked:
+		return cooked(raw, false)
+	case nodeValue:
+		if bytes.ContainsAny(raw, "&\r\n\t") {
+			return cooked(raw, true)
+		}
 	case nodeCData:
-		return strings.ReplaceAll(strings.ReplaceAll(string(raw), "\r\n", "\n"), "\r", "\n")
-	default:
-		return string(raw)
+		return bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
 	}
+	return raw
 }
 
 // cooked text has its references replaced, and its line ends; in an attribute every white space is a blank.
-func cooked(raw []byte, attribute bool) string {
-	var out strings.Builder
+func cooked(raw []byte, attribute bool) []byte {
+	var out bytes.Buffer
 	out.Grow(len(raw))
 	for i := 0; i < len(raw); i++ {
 		switch c := raw[i]; {
@@ -151,7 +151,7 @@ func cooked(raw []byte, attribute bool) string {
 			out.WriteByte(c)
 		}
 	}
-	return out.String()
+	return out.Bytes()
 }
 
 // XMLToJSON makes JSON of XML. charset is the body's, where it is not for the body itself to say.
@@ -180,16 +180,17 @@ type jsonWriter struct {
 }
 
 func (w *jsonWriter) document() error {
-	name := w.name(root)
+	name := w.raw(root)
 	if w.Root == "" {
-		w.out = append(appendString(append(w.out, '{'), name), ':')
+		w.out = append(w.out, '{')
+		w.member("", name)
 		if err := w.element(root); err != nil {
 			return err
 		}
 		w.out = append(w.out, '}')
 		return nil
 	}
-	if name != w.Root {
+	if string(name) != w.Root {
 		return fmt.Errorf("the outermost element is %.64q, not %q", name, w.Root)
 	}
 	if w.Item == "" {
@@ -198,11 +199,11 @@ func (w *jsonWriter) document() error {
 	w.out = append(w.out, '[')
 	for c := w.nodes[root].first; c != 0; c = w.nodes[c].next {
 		switch {
-		case w.nodes[c].kind == nodeAttribute && strings.HasPrefix(w.name(c), "xmlns"):
+		case w.nodes[c].kind == nodeAttribute && bytes.HasPrefix(w.raw(c), []byte("xmlns")):
 			continue // of the list itself
 		case w.nodes[c].kind >= nodeText && w.isBlank(c):
 			continue
-		case w.nodes[c].kind != nodeElement || w.name(c) != w.Item:
+		case w.nodes[c].kind != nodeElement || string(w.raw(c)) != w.Item:
 			return fmt.Errorf("the element %q holds something else than elements %q", w.Root, w.Item)
 		}
 		w.comma()
@@ -221,9 +222,10 @@ func (w *jsonWriter) comma() {
 	}
 }
 
-func (w *jsonWriter) member(name string) {
+// member's name, which needs no escape.
+func (w *jsonWriter) member(prefix string, name []byte) {
 	w.comma()
-	w.out = append(appendString(w.out, name), ':')
+	w.out = append(append(append(append(w.out, '"'), prefix...), name...), '"', ':')
 }
 
 // element as a string, where it has neither attributes nor elements; else as an object.
@@ -249,13 +251,13 @@ func (w *jsonWriter) element(n ref) error {
 	}
 	w.out = append(w.out, '{')
 	for c := w.nodes[n].first; c != 0 && w.nodes[c].kind == nodeAttribute; c = w.nodes[c].next {
-		w.member(string(attributes) + w.name(c))
+		w.member("@", w.raw(c))
 		w.out = appendString(w.out, w.text(w.nodes[c].first))
 	}
 	var err error
 	switch {
 	case !elements && texts > 0:
-		w.member(nameText)
+		w.member(nameText, nil)
 		w.out = appendString(w.out, w.texts(n, texts))
 	case elements && mixed:
 		err = w.mixed(n)
@@ -267,23 +269,23 @@ func (w *jsonWriter) element(n ref) error {
 }
 
 // texts of an element, joined.
-func (w *jsonWriter) texts(n ref, count int) string {
-	var parts []string
+func (w *jsonWriter) texts(n ref, count int) []byte {
+	var all []byte
 	for c := w.nodes[n].first; c != 0; c = w.nodes[c].next {
 		if k := w.nodes[c].kind; k >= nodeText {
 			if count == 1 {
 				return w.text(c)
 			}
-			parts = append(parts, w.text(c))
+			all = append(all, w.text(c)...)
 		}
 	}
-	return strings.Join(parts, "")
+	return all
 }
 
 // isBlank tells a text that is white space between elements.
 func (w *jsonWriter) isBlank(n ref) bool {
 	if w.nodes[n].kind == nodeCooked {
-		return strings.Trim(w.text(n), " \t\r\n") == ""
+		return len(bytes.Trim(w.text(n), " \t\r\n")) == 0
 	}
 	for _, c := range w.raw(n) {
 		if !isXMLSpace(c) {
@@ -295,14 +297,15 @@ func (w *jsonWriter) isBlank(n ref) bool {
 
 // mixed content: texts and elements, in their order.
 func (w *jsonWriter) mixed(n ref) error {
-	w.member(nameMixed)
+	w.member(nameMixed, nil)
 	w.out = append(w.out, '[')
 	for c := w.nodes[n].first; c != 0; c = w.nodes[c].next {
 		switch w.nodes[c].kind {
 		case nodeAttribute:
 		case nodeElement:
 			w.comma()
-			w.out = append(appendString(append(w.out, '{'), w.name(c)), ':')
+			w.out = append(w.out, '{')
+			w.member("", w.raw(c))
 			if err := w.element(c); err != nil {
 				return err
 			}
@@ -318,8 +321,10 @@ func (w *jsonWriter) mixed(n ref) error {
 
 // group of children with one name.
 type group struct {
-	name  string
-	nodes []ref
+	name  []byte
+	first ref
+	// more are those after the first.
+	more []ref
 }
 
 // children of an element, those with one name together.
@@ -330,15 +335,16 @@ func (w *jsonWriter) children(n ref) error {
 	}
 	for i := range groups {
 		g := &groups[i]
-		w.member(g.name)
-		list := len(g.nodes) > 1 || slices.Contains(w.Arrays, g.name)
+		w.member("", g.name)
+		list := len(g.more) > 0 || len(w.Arrays) > 0 && slices.Contains(w.Arrays, string(g.name))
 		if list {
 			w.out = append(w.out, '[')
 		}
-		for _, c := range g.nodes {
-			if list {
-				w.comma()
-			}
+		if err := w.element(g.first); err != nil {
+			return err
+		}
+		for _, c := range g.more {
+			w.out = append(w.out, ',')
 			if err := w.element(c); err != nil {
 				return err
 			}
@@ -352,8 +358,7 @@ func (w *jsonWriter) children(n ref) error {
 
 // groups in the order in which their names come first.
 func (w *jsonWriter) groups(n ref) ([]group, error) {
-	var buffer [8]group
-	groups := buffer[:0]
+	var groups []group
 	var byName map[string]int
 	for c := w.nodes[n].first; c != 0; c = w.nodes[c].next {
 		if w.nodes[c].kind != nodeElement {
@@ -365,23 +370,24 @@ func (w *jsonWriter) groups(n ref) ([]group, error) {
 				at = i
 			}
 		} else {
-			at = slices.IndexFunc(groups, func(g group) bool { return g.name == string(name) })
+			at = slices.IndexFunc(groups, func(g group) bool { return bytes.Equal(g.name, name) })
 		}
-		if at < 0 {
-			if at = len(groups); at == maxNames {
-				return nil, fmt.Errorf("an element has more than %d children with different names", maxNames)
-			}
-			groups = append(groups, group{name: string(name)})
-			if len(groups) == 2*len(buffer) {
-				byName = make(map[string]int, 4*len(buffer))
-				for i := range groups {
-					byName[groups[i].name] = i
-				}
-			} else if byName != nil {
-				byName[string(name)] = at
-			}
+		if at >= 0 {
+			groups[at].more = append(groups[at].more, c)
+			continue
 		}
-		groups[at].nodes = append(groups[at].nodes, c)
+		if at = len(groups); at == maxNames {
+			return nil, fmt.Errorf("an element has more than %d children with different names", maxNames)
+		}
+		groups = append(groups, group{name: name, first: c})
+		if len(groups) == 16 {
+			byName = make(map[string]int, 64)
+			for i := range groups {
+				byName[string(groups[i].name)] = i
+			}
+		} else if byName != nil {
+			byName[string(name)] = at
+		}
 	}
 	return groups, nil
 }
@@ -427,14 +433,14 @@ func (w *xmlWriter) root() error {
 		if w.Item != "" {
 			return fmt.Errorf("the body must be an array: each item becomes an element %q", w.Item)
 		}
-		return w.element(w.Root, root)
+		return w.element([]byte(w.Root), root)
 	}
 	if w.Item == "" {
 		return errors.New("the body is an array: name the elements of its items by item")
 	}
 	w.out = append(append(append(w.out, '<'), w.Root...), '>')
 	for c := w.nodes[root].first; c != 0; c = w.nodes[c].next {
-		if err := w.element(w.Item, c); err != nil {
+		if err := w.element([]byte(w.Item), c); err != nil {
 			return err
 		}
 	}
@@ -443,7 +449,7 @@ func (w *xmlWriter) root() error {
 }
 
 // element of a value that is no array.
-func (w *xmlWriter) element(name string, n ref) error {
+func (w *xmlWriter) element(name []byte, n ref) error {
 	if len(w.out) > maxOutput {
 		return errTooLong
 	}
@@ -484,7 +490,7 @@ func (w *xmlWriter) attributes(n ref) error {
 	given := 0
 	for c := w.nodes[n].first; c != 0; c = w.nodes[c].next {
 		name := w.document.name(c)
-		if name == "" || name[0] != attributes || w.nodes[c].kind == isNull {
+		if len(name) == 0 || name[0] != attributes || w.nodes[c].kind == isNull {
 			continue
 		}
 		if name = name[1:]; !isXMLName(name) {
@@ -507,13 +513,13 @@ func (w *xmlWriter) attributes(n ref) error {
 
 // content of an element: a text, mixed content, or elements.
 func (w *xmlWriter) content(n ref) error {
-	var children []ref
-	special := ref(0)
+	var buffer [16]ref
+	children, special := buffer[:0], ref(0)
 	for c := w.nodes[n].first; c != 0; c = w.nodes[c].next {
 		name := w.document.name(c)
 		switch {
-		case name != "" && name[0] == attributes:
-		case name == nameText || name == nameMixed:
+		case len(name) > 0 && name[0] == attributes:
+		case string(name) == nameText || string(name) == nameMixed:
 			if special != 0 {
 				return fmt.Errorf("%s and %s, or one of them twice: an element has one content", nameText, nameMixed)
 			}
@@ -527,7 +533,7 @@ func (w *xmlWriter) content(n ref) error {
 		return w.children(children)
 	case len(children) > 0:
 		return fmt.Errorf("%s beside elements: write all of them, in their order, into %s", w.document.name(special), nameMixed)
-	case w.document.name(special) == nameMixed:
+	case string(w.document.name(special)) == nameMixed:
 		return w.mixed(special)
 	case !w.isScalar(special):
 		return fmt.Errorf("%s is an object or array", nameText)
@@ -538,7 +544,7 @@ func (w *xmlWriter) content(n ref) error {
 func (w *xmlWriter) children(list []ref) error {
 	if len(w.Order) > 0 {
 		rank := func(c ref) int {
-			if i := slices.Index(w.Order, w.document.name(c)); i >= 0 {
+			if i := slices.Index(w.Order, string(w.document.name(c))); i >= 0 {
 				return i
 			}
 			return len(w.Order)
@@ -586,9 +592,9 @@ func (w *xmlWriter) mixed(n ref) error {
 }
 
 // write a text, such that reading it gives the same.
-func (w *xmlWriter) write(text string, attribute bool) error {
+func (w *xmlWriter) write(text []byte, attribute bool) error {
 	from := 0
-	for i, r := range text {
+	for i, r := range string(text) {
 		with := ""
 		switch {
 		case r == '<':
@@ -615,4 +621,35 @@ func (w *xmlWriter) write(text string, attribute bool) error {
 	}
 	w.out = append(w.out, text[from:]...)
 	return nil
+}
+
+// Check the names.
+func (x *XML) Check() error {
+	if x.Item != "" && x.Root == "" {
+		return errors.New("item needs root: the element that holds the items")
+	}
+	for _, name := range slices.Concat([]string{x.Root, x.Item}, x.Arrays, x.Order) {
+		if name != "" && !isXMLName(name) {
+			return fmt.Errorf("%.64q is no name of an element", name)
+		}
+	}
+	return nil
+}
+
+// RecodeXML turns XML from one character set into another, and leaves all else as it is. from may be empty for the body to say.
+func RecodeXML(body []byte, from, to string) ([]byte, error) {
+	text, err := decodeXML(body, from)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkXML(text); err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(text, []byte("<?xml")) && isXMLSpace(text[5]) {
+		text = text[bytes.Index(text, []byte("?>"))+2:]
+	}
+	if to == "" {
+		return text, nil
+	}
+	return Encode(append(fmt.Appendf(nil, `<?xml version="1.0" encoding="%s"?>`, to), text...), to)
 }

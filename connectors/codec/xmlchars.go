@@ -36,13 +36,13 @@ func isXMLNameRune(r rune, first bool) bool {
 }
 
 // isXMLName tells whether a text can be an element's or attribute's name.
-func isXMLName(name string) bool {
-	for i, r := range name {
+func isXMLName[T string | []byte](name T) bool {
+	for i, r := range string(name) {
 		if r < utf8.RuneSelf && !isXMLNameByte(byte(r), i == 0) || r >= utf8.RuneSelf && !isXMLNameRune(r, i == 0) {
 			return false
 		}
 	}
-	return name != ""
+	return len(name) > 0
 }
 
 var (

@@ -19,6 +19,11 @@ func CheckXML(body []byte) error {
 	if err != nil {
 		return err
 	}
+	return checkXML(body)
+}
+
+// checkXML of a body that is UTF-8.
+func checkXML(body []byte) error {
 	s := xmlScanner{in: body}
 	if err := s.begin(); err != nil {
 		return err

@@ -19,6 +19,12 @@ type Step struct {
 	RecipientList *RecipientList `json:"recipientList,omitempty"`
 	// LoadBalance lets the message pass for one of several destinations.
 	LoadBalance *LoadBalance `json:"loadBalance,omitempty"`
+	// Validate refuses bodies that do not follow a schema.
+	Validate *Validate `json:"validate,omitempty"`
+	// Convert turns the body into another format.
+	Convert *Convert `json:"convert,omitempty"`
+	// Split makes several deliveries of one message; the steps after it run on each. A Route has one at most.
+	Split *Split `json:"split,omitempty"`
 	// Delay holds the message back until a time.
 	Delay *Delay `json:"delay,omitempty"`
 	// Throttle spaces what reaches the system; wherever it stands among the steps.

@@ -39,12 +39,23 @@ type Message struct {
 	bodyErr error
 	decoded bool
 	before  func()
+	after   func(size, cost int)
 	// peeked counts the calls of Undecoded.
 	peeked uint8
 }
 
 // BeforeBody is called before Body decodes, until it is set anew; nil is nothing. The engine bounds by it what decoded bodies take.
 func (m *Message) BeforeBody(f func()) { m.before = f }
+
+// AfterBody is called after Body has decoded so many bytes, with about how many the value takes.
+func (m *Message) AfterBody(f func(size, cost int)) { m.after = f }
+
+// Work says that the body is about to be worked on otherwise than by Body: it calls what BeforeBody has set.
+func (m *Message) Work() {
+	if m.before != nil {
+		m.before()
+	}
+}
 
 // Delivery is a message for a sink, with what the engine knows of it.
 type Delivery struct {

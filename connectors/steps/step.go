@@ -49,6 +49,12 @@ func Compile(s contract.Step) (Step, error) {
 		return compiled(r, "recipientList.cel", s.RecipientList.CEL, err)
 	case s.LoadBalance != nil:
 		return checked(compileBalance(s.LoadBalance))
+	case s.Validate != nil:
+		return compileValidate(s.Validate)
+	case s.Convert != nil:
+		return compileConvert(s.Convert)
+	case s.Split != nil:
+		return compileSplit(s.Split)
 	case s.Delay != nil:
 		return compileDelay(s.Delay)
 	case s.Throttle != nil:
