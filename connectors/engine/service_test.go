@@ -51,7 +51,7 @@ func TestCallIsCarriedBothWays(t *testing.T) {
 	if a.ContentType != "text/plain" || a.Format != sdk.FormatText {
 		t.Error(a.ContentType, a.Format)
 	}
-	if got.Method != "PATCH" || got.Path != "/persons/M%C3%BCller" || got.Query != "x=1&y=%20" || string(got.Data) != `{"a":1}` || got.ContentType != "application/json" || got.Format != sdk.FormatJSON {
+	if got.Method != http.MethodPatch || got.Path != "/persons/M%C3%BCller" || got.Query != "x=1&y=%20" || string(got.Data) != `{"a":1}` || got.ContentType != "application/json" || got.Format != sdk.FormatJSON {
 		t.Errorf("%+v", got)
 	}
 	if diff := cmp.Diff(r.Header, got.Header); diff != "" {

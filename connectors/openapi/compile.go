@@ -173,8 +173,8 @@ func (c *compiler) operation(fields map[string]any, place string, common []param
 			return nil, err
 		}
 	}
-	if any, has := o.answers["DEFAULT"]; has {
-		o.answers["default"] = any
+	if other, has := o.answers["DEFAULT"]; has {
+		o.answers["default"] = other
 	}
 	return o, nil
 }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func TestRequestAsStepsSeeIt(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"traceparent": "t", "unit": "7"}, r.Headers); diff != "" {
 		t.Error(diff)
 	}
-	if r.Method != "GET" || r.Path != "/c" || r.Query != "" || len(r.Data) != 0 || r.Format != FormatText {
+	if r.Method != http.MethodGet || r.Path != "/c" || r.Query != "" || len(r.Data) != 0 || r.Format != FormatText {
 		t.Errorf("%+v", r)
 	}
 	// A step that makes a body of none.

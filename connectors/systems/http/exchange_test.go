@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -73,7 +74,7 @@ func TestExchangeCarriesTheRequest(t *testing.T) {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	r := caller.Requests()[0]
-	if r.Method != "PATCH" || r.Path != "/M%C3%BCller%2Fx" || r.Query != "b=%20&a=1" || string(r.Data) != body || r.ContentType != "application/json" || r.ID == "" {
+	if r.Method != http.MethodPatch || r.Path != "/M%C3%BCller%2Fx" || r.Query != "b=%20&a=1" || string(r.Data) != body || r.ContentType != "application/json" || r.ID == "" {
 		t.Errorf("%+v", r)
 	}
 	want := map[string][]string{"accept": {"text/html"}, "x-name": {"a, b"}, "if-none-match": {`"x"`}, "user-agent": {"curl/8"}}
@@ -265,7 +266,7 @@ func TestExchangeEndsWithItsCaller(t *testing.T) {
 	cancel()
 	select {
 	case err := <-ended:
-		if err != context.Canceled {
+		if !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):
@@ -278,7 +279,7 @@ func TestExchangeEndsWithItsCaller(t *testing.T) {
 	if left := <-begun; left <= 0 || left > 300*time.Millisecond {
 		t.Errorf("%s are left", left)
 	}
-	if err := <-ended; err != context.DeadlineExceeded {
+	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 }

@@ -218,7 +218,7 @@ func TestServiceCheck(t *testing.T) {
 	if r, _ := s.last(); r.Method+" "+r.RequestURI != "GET /health?deep=1" {
 		t.Error(r.Method, r.RequestURI)
 	}
-	s.answer(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "db down", 500) })
+	s.answer(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "db down", http.StatusInternalServerError) })
 	wantUnavailable(t, healthy.Check(t.Context()), contract.ReasonSystemError, "500 Internal Server Error: db down")
 	s.answerStatus(403)
 	wantUnavailable(t, healthy.Check(t.Context()), contract.ReasonAuthenticationFailed, "403")

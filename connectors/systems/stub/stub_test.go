@@ -135,8 +135,8 @@ func TestFaults(t *testing.T) {
 	if a := faulty(http.StatusTeapot); a.Status != 418 || !strings.Contains(string(a.Data), "told to put in") {
 		t.Error(a)
 	}
-	real := open(t, `{"faults":[{"percent":100,"status":500}],"examples":[{}]}`)
-	if a, err := real.Call(t.Context(), request("GET", "/", "", "")); err != nil || a.Status != 500 {
+	always := open(t, `{"faults":[{"percent":100,"status":500}],"examples":[{}]}`)
+	if a, err := always.Call(t.Context(), request("GET", "/", "", "")); err != nil || a.Status != 500 {
 		t.Error(a, err)
 	}
 }
