@@ -105,6 +105,12 @@ type Source struct {
 	// +optional
 	// +default="JSON"
 	Format Format `json:"format,omitempty"`
+	// partitionKey is a CEL expression that yields the key of each message, for example data.personId: Routes with `delivery.order: PerKey`
+	// keep the order of messages with the same key. It takes the place of a partition key that the sender gives. A message for which it
+	// yields nothing (the field is missing, or is no text, number or boolean) is taken all the same and has no key: it is in
+	// order with no other. Left out, messages have the key that the system gives them, such as the CloudEvents extension `partitionkey`.
+	// +optional
+	PartitionKey Expression `json:"partitionKey,omitempty"`
 	// http listens for HTTP requests.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`

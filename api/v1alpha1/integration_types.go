@@ -68,8 +68,9 @@ type IntegrationSpec struct {
 	// +default="5m"
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="deduplicationWindow must be between 1m and 24h, for example 30m"
 	DeduplicationWindow Duration `json:"deduplicationWindow,omitempty"`
-	// delivery that Routes inherit.
+	// delivery that Routes inherit: everything but the order, which is a Route's or a destination's.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.order)",message="order is a Route's or a destination's, for it cannot change while they live: write `delivery: {order: PerKey}` there"
 	Delivery *Delivery `json:"delivery,omitempty"`
 	// suspend stops every source of this Integration (listeners answer 503) and pauses every Route; messages wait.
 	// +optional

@@ -161,6 +161,9 @@ const (
 // destination, then the Route, then the Integration, then the value documented at the field.
 // (Hence no OpenAPI defaults here: they would end the inheritance.)
 // +kubebuilder:validation:XValidation:rule="!has(self.retry) || !has(self.retry.backoff) || !has(self.retry.maxBackoff) || duration(self.retry.backoff) <= duration(self.retry.maxBackoff)",message="retry.backoff must not exceed retry.maxBackoff"
+// +kubebuilder:validation:XValidation:rule="!has(self.lanes) || has(self.order) && self.order == 'PerKey'",message="lanes belong to order: PerKey, in the same place: `delivery: {order: PerKey, lanes: 8}`; Strict is one lane, and None has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.key) || has(self.order) && self.order == 'PerKey'",message="a key belongs to order: PerKey, in the same place: `delivery: {order: PerKey, key: data.caseId}`"
+// +kubebuilder:validation:XValidation:rule="!has(self.key) || !has(self.lanes) || self.lanes == 1",message="a key of its own is kept by one lane, for lanes follow the source's partition key: leave lanes out, or leave key out and let the source say `partitionKey: data.caseId`"
 type Delivery struct {
 	// timeout of one attempt, from 100ms to 15m. Inherited; at last 30s.
 	// +optional
@@ -177,7 +180,36 @@ type Delivery struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) == duration('0s') || duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="expiry must be between 1s and 8760h, for example 15m, or 0s for never"
 	Expiry *Duration `json:"expiry,omitempty"`
+	// order in which messages are delivered. `None`: in parallel. `PerKey`: messages of one key one after the other, as the bus stored
+	// them. `Strict`: all messages one after the other, each once the one before is done with. A message is done with when the
+	// system has confirmed it, when a filter let it go, or when it is among the dead letters. After a fault the last messages may be
+	// delivered again, from an earlier one on and in their order. A destination inherits order, with lanes and key, from its Route; an
+	// Integration has none; at last `None`. It cannot change while the destination lives.
+	// +optional
+	Order DeliveryOrder `json:"order,omitempty"`
+	// lanes of order `PerKey`: 1, 2, 4, 8 or 16 parts that the keys are spread over. Each lane is served by one pod at a time, hence more
+	// pods than lanes are no faster. At last 4, and 1 where there is a key. It cannot change while the destination lives.
+	// +optional
+	// +kubebuilder:validation:Enum=1;2;4;8;16
+	Lanes int32 `json:"lanes,omitempty"`
+	// key of order `PerKey` is a CEL expression over the message as it was published, for example data.caseId, that yields the key whose
+	// order is kept. Left out, it is the partition key that the source gave (`partitionKey` of the Connector's source). A key of its own
+	// takes one lane, which one pod serves. Messages for which it yields nothing are in order among themselves. It cannot change while
+	// the destination lives.
+	// +optional
+	Key Expression `json:"key,omitempty"`
 }
+
+// DeliveryOrder of messages.
+// +kubebuilder:validation:Enum=None;PerKey;Strict
+type DeliveryOrder string
+
+// The orders.
+const (
+	OrderNone   DeliveryOrder = "None"
+	OrderPerKey DeliveryOrder = "PerKey"
+	OrderStrict DeliveryOrder = "Strict"
+)
 
 // PodTemplate is the part of a pod that may be chosen; everything else (service account, security context,
 // volumes, ports) is the operator's.

@@ -117,9 +117,12 @@ func has(route *v1alpha1.Route, d bus.DurableState) bool {
 	if route.UID != d.RouteUID {
 		return false
 	}
-	return slices.ContainsFunc(route.Spec.To, func(to v1alpha1.Destination) bool {
-		return contract.DurableName(route.Namespace, route.Name, string(to.Name)) == d.Name
-	})
+	for i := range route.Spec.To {
+		if slices.ContainsFunc(compile.Durables(route, &route.Spec.To[i]), func(want compile.Durable) bool { return want.Name == d.Name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // brokerOf an Integration that is being deleted: the one that holds its streams according to the status, else the one that it would use.

@@ -43,23 +43,25 @@ func (r *Reconciler) reconcileProgrammed(ctx context.Context, s *scope) error {
 	return r.reconcileDurables(ctx, s)
 }
 
-// reconcileDurables makes or repairs the durable consumer of each destination.
+// reconcileDurables makes or repairs the durable consumers of each destination.
 func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 	if err := s.area.Programmed(); err != nil {
 		return err
 	}
 	for i := range s.destinations {
 		d := &s.destinations[i]
-		if _, err := s.area.Session.EnsureDurable(ctx, buildDurable(s, d)); err != nil {
-			return refs.BusOutcome(fmt.Errorf("destination %s: %w", d.spec.Name, err))
+		for _, durable := range buildDurables(s, d) {
+			if _, err := s.area.Session.EnsureDurable(ctx, durable); err != nil {
+				return refs.BusOutcome(fmt.Errorf("destination %s: %w", d.spec.Name, err))
+			}
 		}
 		d.programmed = true
 	}
 	return nil
 }
 
-// buildDurable is the durable consumer of a destination. It begins with the Route, however late it is made.
-func buildDurable(s *scope, d *destination) bus.Durable {
+// buildDurables are the durable consumers of a destination. They begin with the Route, however late they are made.
+func buildDurables(s *scope, d *destination) []bus.Durable {
 	route, integration := s.route, s.area.Integration
 	start := route.CreationTimestamp.Time
 	if route.Spec.Start == v1alpha1.RouteStartEarliest {
@@ -69,12 +71,14 @@ func buildDurable(s *scope, d *destination) bus.Durable {
 	if d.connector != nil {
 		paused = paused || compile.Suspended(d.connector.Spec.Suspend)
 	}
-	return bus.Durable{
-		Stream:  contract.EventStream(route.Namespace, integration.Name),
-		Name:    contract.DurableName(route.Namespace, route.Name, string(d.spec.Name)),
-		Filters: compile.Filters(route, string(d.spec.Name)), Start: start,
-		RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
-		AckWait: compile.AckWait, OnePod: compile.Throttled(route, d.spec),
-		Paused:  paused,
+	var out []bus.Durable
+	for _, durable := range compile.Durables(route, d.spec) {
+		out = append(out, bus.Durable{
+			Stream: contract.EventStream(route.Namespace, integration.Name), Name: durable.Name, Filters: durable.Filters, Start: start,
+			RouteUID: route.UID, Route: route.Name, Destination: string(d.spec.Name),
+			AckWait: compile.AckWait, Lanes: durable.Lanes, Window: durable.Window, OnePod: durable.OnePod,
+			Paused: paused,
+		})
 	}
+	return out
 }

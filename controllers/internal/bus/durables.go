@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -45,7 +46,8 @@ func (s *session) ensureDurable(ctx context.Context, want Durable) (bool, error)
 	}
 	info := consumer.CachedInfo()
 	have := info.Config
-	if have.Metadata[metaRouteUID] != string(want.RouteUID) || have.AckPolicy != jetstream.AckExplicitPolicy || have.DeliverSubject != "" {
+	// A durable is never made to read other slots than it did: what the former one still owed of them would be lost.
+	if have.Metadata[metaRouteUID] != string(want.RouteUID) || have.Metadata[metaLanes] != lanesText(want) || have.AckPolicy != jetstream.AckExplicitPolicy || have.DeliverSubject != "" {
 		if err := s.js.DeleteConsumer(ctx, want.Stream, want.Name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return false, err
 		}
@@ -98,6 +100,10 @@ func repairDurable(have jetstream.ConsumerConfig, want Durable) jetstream.Consum
 	if want.OnePod {
 		out.PriorityPolicy, out.PriorityGroups, out.PinnedTTL = jetstream.PriorityPolicyPinned, []string{contract.LaneGroup}, contract.LanePinTime
 	}
+	if want.Lanes > 0 {
+		out.PriorityPolicy, out.PriorityGroups, out.PinnedTTL = jetstream.PriorityPolicyPinned, []string{contract.LaneGroup}, contract.LanePinTime
+		out.AckWait, out.MaxAckPending = contract.LaneAckWait, want.Window
+	}
 	out.InactiveThreshold, out.RateLimit, out.HeadersOnly = 0, 0, false
 	out.MaxRequestBatch, out.MaxRequestExpires, out.MaxRequestMaxBytes = 0, 0, 0
 	out.Metadata = maps.Clone(have.Metadata)
@@ -107,7 +113,18 @@ func repairDurable(have jetstream.ConsumerConfig, want Durable) jetstream.Consum
 	out.Metadata[metaRouteUID] = string(want.RouteUID)
 	out.Metadata[metaRoute] = want.Route
 	out.Metadata[metaDestination] = want.Destination
+	if want.Lanes > 0 {
+		out.Metadata[metaLanes] = lanesText(want)
+	}
 	return out
+}
+
+// lanesText is the metadata of a lane; empty for a durable that is none.
+func lanesText(want Durable) string {
+	if want.Lanes == 0 {
+		return ""
+	}
+	return strconv.Itoa(want.Lanes)
 }
 
 // comparableDurable has one form for what the server writes in several.

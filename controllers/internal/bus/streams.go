@@ -25,6 +25,7 @@ const (
 	metaRoute          = "bus.metip.dev/route"
 	metaRouteUID       = "bus.metip.dev/route-uid"
 	metaDestination    = "bus.metip.dev/destination"
+	metaLanes          = "bus.metip.dev/lanes"
 
 	roleEvents = "events"
 	roleDead   = "dead-letters"

@@ -98,6 +98,8 @@ type Durable struct {
 	Route, Destination string
 	// AckWait before an unacknowledged message is delivered again.
 	AckWait time.Duration
+	// Lanes of the destination, of which this is one: it serves one pod at a time, and holds no more than Window. 0 where no order is kept.
+	Lanes, Window int
 	// OnePod reads it at a time, the one that the broker has pinned.
 	OnePod bool
 	// Paused: nothing is delivered (suspend).

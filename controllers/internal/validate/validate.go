@@ -21,6 +21,9 @@ func Connector(c *v1alpha1.Connector, allowedAnnotations []string) field.ErrorLi
 	} else {
 		errs = append(errs, s.Check()...)
 	}
+	if c.Spec.Source != nil {
+		errs = append(errs, checkKey(field.NewPath("spec", "source", "partitionKey"), c.Spec.Source.PartitionKey)...)
+	}
 	for _, name := range children.ForbiddenAnnotations(c.Spec.Template, allowedAnnotations) {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "template", "annotations").Key(name),
 			"not among the operator's --allowed-pod-annotations"))
@@ -33,6 +36,7 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := systems.CheckFilter(spec.Child("filter"), r.Spec.Filter)
 	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
+	errs = append(errs, checkKeys(spec, r)...)
 	if call := r.Spec.Call; call != nil && call.Response != nil {
 		errs = append(errs, checkSteps(spec.Child("call", "response", "steps"), call.Response.Steps)...)
 	}
