@@ -19,21 +19,22 @@ const (
 	// largest message, as the broker counts it for a pull: with headers, subject and reply subject.
 	largest = contract.MaxMessageSize + 2*contract.MaxHeaderSize
 	// smallBody is what a message may have whose body is decoded without a permit.
-	smallBody = 16 << 10
+	smallBody = 8 << 10
+	// worstGrowth of a body that is decoded.
+	worstGrowth = 48
 	// maxWriteBytes of the messages that one call of the system gets, unless it is one message.
 	maxWriteBytes = 4 << 20
 	// defaultMemory is taken for the memory of the pod where nobody has set a limit.
-	defaultMemory = 230 << 20
+	defaultMemory = 217 << 20
 )
 
-// memoryShares of a pod: a quarter of its memory for what is held, a twenty-fourth for what is decoded, and never less than the largest
-// message needs.
+// memoryShares of a pod: a fifth of its memory for what is held, a third for what is decoded, and never less than the largest message needs.
 func memoryShares(destinations int) (held, decoded *shares) {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		limit = defaultMemory
 	}
-	return newShares(max(limit/4, 2*largest), smallPull, destinations), newShares(max(limit/24, largest), 0, destinations)
+	return newShares(max(limit/5, 2*largest), smallPull, destinations), newShares(max(limit/3, sdk.MaxDecoded+largest), 0, destinations)
 }
 
 func newShares(total, base int64, users int) *shares {
@@ -142,25 +143,32 @@ func (s *share) await(ctx context.Context, n int64) bool {
 	return false
 }
 
-// permit of a batch to decode its bodies, which is asked for when the first of them is to be decoded.
+// permit of a batch to decode its bodies, which is asked for when the first of them is to be decoded: for the worst that they can take, and less
+// once it is known.
 type permit struct {
 	destination *destination
-	weight      int64
-	begun       bool
+
+	mu sync.Mutex
+	// undecoded is what the bodies may take that are not decoded yet, decoded what the others take, and taken what the pool was asked for.
+	undecoded, decoded, taken int64
+	begun                     bool
 }
+
+// worstDecoded is how much memory a body can take at most.
+func worstDecoded(size int) int64 { return min(int64(size)*worstGrowth, sdk.MaxDecoded+int64(size)) }
 
 // permitFor a batch; nil where none is needed.
 func (d *destination) permitFor(batch []*held) *permit {
-	var weight int64
+	var worst int64
 	for _, h := range batch {
 		if len(h.in.Data) > smallBody {
-			weight += int64(len(h.in.Data))
+			worst += worstDecoded(len(h.in.Data))
 		}
 	}
-	if weight == 0 {
+	if worst == 0 {
 		return nil
 	}
-	p := &permit{destination: d, weight: min(weight, d.sink.bodies.total)}
+	p := &permit{destination: d, undecoded: worst}
 	for _, h := range batch {
 		h.permit = p
 	}
@@ -185,16 +193,41 @@ func (d *destination) settlePermit(p *permit, ready []*held) {
 
 // begin waits until the bodies may be decoded. When the pod ends meanwhile it returns all the same.
 func (p *permit) begin() {
-	if !p.begun {
-		p.begun = p.destination.bodies.await(p.destination.sink.deliver, p.weight)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun {
+		return
+	}
+	p.begun = true
+	if n := p.wanted(); p.destination.bodies.await(p.destination.sink.deliver, n) {
+		p.taken = n
 	}
 }
 
-func (p *permit) end() {
-	if p != nil && p.begun {
-		p.begun = false
-		p.destination.bodies.give(p.weight)
+func (p *permit) wanted() int64 { return min(p.undecoded+p.decoded, p.destination.sink.bodies.total) }
+
+// know what a body has taken that was decoded.
+func (p *permit) know(size, cost int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.undecoded = max(0, p.undecoded-worstDecoded(size))
+	p.decoded += int64(cost)
+	if p.taken > 0 {
+		n := p.wanted()
+		p.destination.bodies.give(p.taken - n)
+		p.taken = n
 	}
+}
+
+// end of the permit; it may begin anew.
+func (p *permit) end() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.destination.bodies.give(p.taken)
+	p.taken, p.begun = 0, false
 }
 
 // forget what steps have made of a large message that waits: it is made again for the next attempt.

@@ -178,6 +178,7 @@ func (d *destination) prepare(h *held) bool {
 	h.message.Stored = time.Unix(0, h.at)
 	if h.permit != nil {
 		h.message.BeforeBody(h.permit.begin)
+		h.message.AfterBody(h.permit.know)
 	}
 	if err := d.setExpiry(h); err != nil {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})

@@ -21,8 +21,12 @@ func (m *Message) Body() (any, error) {
 		if m.before != nil {
 			m.before()
 		}
-		m.body, m.bodyErr = decodeBody(m.Format, m.Data)
+		var cost int
+		m.body, cost, m.bodyErr = decodeBody(m.Format, m.Data)
 		m.decoded = true
+		if m.after != nil {
+			m.after(len(m.Data), cost)
+		}
 	}
 	return m.body, m.bodyErr
 }
@@ -45,24 +49,31 @@ func (m *Message) SetData(data []byte) {
 	m.Data, m.body, m.bodyErr, m.decoded, m.peeked = data, nil, nil, false, 0
 }
 
-func decodeBody(format string, data []byte) (any, error) {
+// decodeBody tells besides about how much memory the value takes.
+func decodeBody(format string, data []byte) (v any, cost int, err error) {
 	switch format {
 	case FormatJSON, "":
-		v, err := DecodeJSON(data)
-		if err != nil {
-			return nil, fmt.Errorf("the body is not JSON: %w", err)
+		if v, cost, err = decodeJSON(data); err != nil {
+			return nil, 0, bodyError(err)
 		}
-		return v, nil
+		return v, cost, nil
 	case FormatXML, FormatText:
 		if !utf8.Valid(data) {
-			return nil, fmt.Errorf("the body is not %s: it is not valid UTF-8", format)
+			return nil, 0, fmt.Errorf("the body is not %s: it is not valid UTF-8", format)
 		}
-		return string(data), nil
+		return string(data), len(data), nil
 	case FormatBinary:
-		return data, nil
+		return data, 0, nil
 	default:
-		return nil, fmt.Errorf("unknown format %q", format)
+		return nil, 0, fmt.Errorf("unknown format %q", format)
 	}
+}
+
+func bodyError(err error) error {
+	if errors.Is(err, errDecoded) {
+		return fmt.Errorf("the body: %w", err)
+	}
+	return fmt.Errorf("the body is not JSON: %w", err)
 }
 
 // CheckFormat tells whether a body is in the format: what a source refuses at the door. JSON must be one document, at most MaxDepth deep;

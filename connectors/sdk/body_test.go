@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -182,4 +183,41 @@ func BenchmarkDecodeJSON(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestBodiesThatBurstAreRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		body string
+		ok   bool
+	}{
+		"as much as is allowed":  {"[" + strings.Repeat("1,", 1_000_000) + "1]", true},
+		"text":                   {`"` + strings.Repeat("x", 8<<20) + `"`, true},
+		"records":                {"[" + strings.Repeat(`{"station":"Kings Road","offence":"TH68-1","officer":1042,"n":null},`, 100_000) + "0]", true},
+		"numbers":                {"[" + strings.Repeat("1,", 3_000_000) + "1]", false},
+		"empty objects":          {"[" + strings.Repeat("{},", 2_000_000) + "0]", false},
+		"small objects":          {"[" + strings.Repeat(`{"a":1},`, 1_000_000) + "0]", false},
+		"empty arrays":           {"[" + strings.Repeat("[],", 2_000_000) + "0]", false},
+		"arrays within the last": {strings.Repeat("[", 200) + strings.Repeat("[],", 2_000_000) + "0" + strings.Repeat("]", 200), false},
+	} {
+		m := &Message{Format: FormatJSON, Data: []byte(c.body)}
+		var before runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		cost := 0
+		m.AfterBody(func(_, n int) { cost = n })
+		_, err := m.Body()
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		var after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if kept := int(after.HeapAlloc) - int(before.HeapAlloc); c.ok && kept > cost+cost/4 {
+			t.Errorf("%s: it takes %d KiB and was taken for %d", name, kept>>10, cost>>10)
+		}
+		runtime.KeepAlive(m)
+		if !c.ok && !strings.Contains(err.Error(), "64 MiB") {
+			t.Error(err)
+		}
+	}
 }

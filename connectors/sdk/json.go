@@ -17,17 +17,36 @@ const MaxDepth = rawjson.MaxDepth
 
 // DecodeJSON decodes one JSON document into nil, bool, string, int, json.Number, []any and map[string]any. Numbers lose nothing:
 // an integer that fits 64 bits is an int, every other number stays the text that it was. Nesting beyond MaxDepth is an error.
-// These are the types that gojq and CEL (package steps) take as they are.
+// These are the types that gojq and CEL (package steps) take as they are. A document that would take more than MaxDecoded is an error.
 func DecodeJSON(data []byte) (any, error) {
+	v, _, err := decodeJSON(data)
+	return v, err
+}
+
+// MaxDecoded is about how much memory a decoded document may take, in bytes. Usually that is two or three times what it has as text, but small objects
+// take fifty times as much: what fits a pod as text must not burst it.
+const MaxDecoded = 64 << 20
+
+// What values take, about: one in its array or object, with what is left behind as that grows; and arrays and objects themselves, which have room
+// for eight members at once.
+const (
+	costValue, costArray, costObject, costMembers = 40, 24, 48, 264
+)
+
+var errDecoded = fmt.Errorf("JSON takes more than %d MiB of memory once it is decoded: it holds too many small values", MaxDecoded>>20)
+
+// decodeJSON is DecodeJSON, and tells about how much memory the document takes.
+func decodeJSON(data []byte) (any, int, error) {
 	d, _ := decoders.Get().(*decoder)
 	d.in = data
 	v, err := d.document()
+	cost := d.cost + len(d.text)
 	// What is kept for the next document holds on to nothing of this one.
 	*d = decoder{open: d.open[:0]}
 	if clear(d.open[:cap(d.open)]); cap(d.open) <= 4*maxOpen {
 		decoders.Put(d)
 	}
-	return v, err
+	return v, cost, err
 }
 
 var decoders = sync.Pool{New: func() any { return &decoder{open: make([]member, 0, maxOpen)} }}
@@ -45,7 +64,7 @@ func (d *decoder) document() (any, error) {
 	return v, nil
 }
 
-// CheckJSON tells whether DecodeJSON would succeed, without making values.
+// CheckJSON tells whether DecodeJSON would succeed, but for MaxDecoded, without making values.
 func CheckJSON(data []byte) error {
 	if rawjson.Valid(data) {
 		return nil
@@ -67,6 +86,8 @@ type decoder struct {
 	text string
 	// open holds what has been read of the small arrays and objects that are not yet closed, so that each is made in its size.
 	open []member
+	// cost of what has been read.
+	cost int
 }
 
 // maxOpen members of one array or object in decoder.open; a larger one grows by itself.
@@ -87,6 +108,9 @@ func (d *decoder) space() { d.at = rawjson.Space(d.in, d.at) }
 func (d *decoder) value(depth int) (any, error) {
 	if d.at == len(d.in) {
 		return nil, d.fail("unexpected end")
+	}
+	if d.cost += costValue; d.cost > MaxDecoded {
+		return nil, errDecoded
 	}
 	switch c := d.in[d.at]; c {
 	case '{':
@@ -122,10 +146,12 @@ func (d *decoder) object(depth int) (any, error) {
 		return nil, errDepth
 	}
 	d.at++
+	d.cost += costObject
 	d.space()
 	if d.next('}') {
 		return map[string]any{}, nil
 	}
+	d.cost += costMembers
 	var m map[string]any
 	for from := len(d.open); ; {
 		d.space()
@@ -178,6 +204,7 @@ func (d *decoder) array(depth int) (any, error) {
 		return nil, errDepth
 	}
 	d.at++
+	d.cost += costArray
 	d.space()
 	if d.next(']') {
 		return []any{}, nil

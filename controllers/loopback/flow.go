@@ -41,8 +41,9 @@ func DefaultLimits() Limits {
 	return Limits{MaxBytes: 8 << 30, DeadMaxBytes: 128 << 20, Retention: 24 * time.Hour, DeduplicationWindow: DeduplicationWindow}
 }
 
-// Prepare makes the streams, the durable consumer and the users of a flow, as the operator's controllers do.
-func (b *Broker) Prepare(ctx context.Context, f Flow, l Limits) (u Users, err error) {
+// Prepare makes the streams, the durable consumer and the users of a flow, as the operator's controllers do. Others are further flows
+// between the same Connectors.
+func (b *Broker) Prepare(ctx context.Context, l Limits, f Flow, others ...Flow) (u Users, err error) {
 	session, err := b.registry.Session(b.name())
 	if err != nil {
 		return u, err
@@ -53,23 +54,26 @@ func (b *Broker) Prepare(ctx context.Context, f Flow, l Limits) (u Users, err er
 	}); err != nil {
 		return u, err
 	}
-	if _, err = session.EnsureDurable(ctx, bus.Durable{
-		Stream: f.Stream(), Name: f.Durable(),
-		Filters: []string{
-			contract.EventFilter(Namespace, f.Integration, f.Source, ""),
-			contract.ReplayFilter(Namespace, f.Integration, f.Route, f.Destination),
-			contract.MarkSubject(Namespace, f.Integration),
-		},
-		Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait,
-	}); err != nil {
-		return u, err
+	var destinations []contract.SinkDestination
+	for _, f := range append([]Flow{f}, others...) {
+		if _, err = session.EnsureDurable(ctx, bus.Durable{
+			Stream: f.Stream(), Name: f.Durable(),
+			Filters: []string{
+				contract.EventFilter(Namespace, f.Integration, f.Source, ""),
+				contract.ReplayFilter(Namespace, f.Integration, f.Route, f.Destination),
+				contract.MarkSubject(Namespace, f.Integration),
+			},
+			Start: time.Now(), RouteUID: types.UID(f.Route), Route: f.Route, Destination: f.Destination, AckWait: compile.AckWait,
+		}); err != nil {
+			return u, err
+		}
+		destinations = append(destinations, contract.SinkDestination{Integration: f.Integration, Route: f.Route, Destination: f.Destination})
 	}
 	source, err := session.IssueUser(contract.UserName(Namespace, f.Source), contract.SourcePermissions(Namespace, f.Integration, f.Source), lifetime)
 	if err != nil {
 		return u, err
 	}
-	sink, err := session.IssueUser(contract.UserName(Namespace, f.Sink), contract.SinkPermissions(Namespace, f.Sink,
-		[]contract.SinkDestination{{Integration: f.Integration, Route: f.Route, Destination: f.Destination}}), lifetime)
+	sink, err := session.IssueUser(contract.UserName(Namespace, f.Sink), contract.SinkPermissions(Namespace, f.Sink, destinations), lifetime)
 	return Users{Source: source.Creds, Sink: sink.Creds}, err
 }
 

@@ -15,7 +15,7 @@ import (
 func startMetIP(ctx context.Context, s *server, name, binary, to, profile string) (p *pipeline, err error) {
 	f := flowOf(name)
 	p = &pipeline{name: name, flow: f, broker: s}
-	users, err := s.broker.Prepare(ctx, f, loopback.DefaultLimits())
+	users, err := s.broker.Prepare(ctx, loopback.DefaultLimits(), f)
 	if err != nil {
 		return nil, err
 	}

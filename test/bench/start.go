@@ -24,7 +24,7 @@ func startRef(ctx context.Context, s *server, name, binary, to string) (p *pipel
 			return nil, err
 		}
 	} else {
-		users, err := s.broker.Prepare(ctx, f, loopback.DefaultLimits())
+		users, err := s.broker.Prepare(ctx, loopback.DefaultLimits(), f)
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,8 @@
 // acknowledged is lost, and each that arrived twice has a reason that docs/guarantees.md names.
 //
 // `make chaos` runs it for ten minutes, `make test` for two. The order of the faults follows from a seed, which is printed:
-// METIP_CHAOS_SEED repeats it, METIP_CHAOS_DURATION sets the time. Being root adds full disks (a tmpfs for each server).
+// METIP_CHAOS_SEED repeats it, METIP_CHAOS_DURATION sets the time. Being root adds full disks (a tmpfs for each server, in a mount namespace that
+// ends with the test).
 //
 // Steps of the clock are not among the faults: the clock of the machine is everybody's, and static Go programs take no other. What reads the
 // wall clock is listed in docs/guarantees.md.

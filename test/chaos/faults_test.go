@@ -51,7 +51,7 @@ func (w *world) kinds() []kind {
 	if len(w.servers) > 1 {
 		kinds = append(kinds, kind{"leader steps down", 5, w.steppedDown})
 	}
-	if w.disks {
+	if len(w.disks) > 0 {
 		kinds = append(kinds, kind{"disk full", 2, w.diskFull})
 	}
 	return kinds
@@ -203,8 +203,8 @@ func (w *world) steppedDown() string {
 // diskFull fills the volume of a server, and makes room again after a while. The server gives up JetStream then; what its liveness probe does about
 // it is to kill it.
 func (w *world) diskFull() string {
-	i := w.dice.below(len(w.servers))
-	ballast := filepath.Join(w.broker.DataDir(i), "ballast")
+	i := w.dice.below(len(w.disks))
+	ballast := filepath.Join(w.disks[i].path, "ballast")
 	if err := fill(ballast); err != nil {
 		w.t.Error(err)
 	}

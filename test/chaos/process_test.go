@@ -115,6 +115,15 @@ func freeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
+func listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func portOf(t testing.TB, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +22,6 @@ const (
 	streamSize = 24 << 20
 	// window of de-duplication: a client that repeats a message later than that may have it stored twice. Trimming stops at its start.
 	window = 30 * time.Second
-	// diskSize of each server's volume, where it is a volume of its own.
-	diskSize = 256 << 20
 )
 
 // world is a flow that runs, and everything that can break.
@@ -35,8 +32,8 @@ type world struct {
 
 	broker  *loopback.Broker
 	servers []*unit
-	// disks say whether each server has a volume of its own.
-	disks bool
+	// disks of the servers, if each has a volume of its own.
+	disks []*disk
 
 	source, http, sql *unit
 	// links of each pod, one to each server.
@@ -62,7 +59,7 @@ type fault struct {
 
 func newWorld(t *testing.T, b binaries, servers int, d *dice) *world {
 	w := &world{t: t, dice: d, started: time.Now(), dir: t.TempDir(), links: map[*unit][]*link{}, flows: map[*unit]loopback.Flow{}}
-	w.startBroker(b, servers)
+	w.startBroker(b, servers, true)
 	w.target = newTarget(t, d)
 	w.startDatabase()
 	w.listener = freeAddress(t)
@@ -73,7 +70,8 @@ func newWorld(t *testing.T, b binaries, servers int, d *dice) *world {
 	return w
 }
 
-func (w *world) startBroker(b binaries, servers int) {
+// startBroker starts servers, with volumes of their own if that is wanted and this process may make them.
+func (w *world) startBroker(b binaries, servers int, volumes bool) {
 	t := w.t
 	dir := filepath.Join(w.dir, "broker")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -89,9 +87,15 @@ func (w *world) startBroker(b binaries, servers int) {
 		routes = append(routes, portOf(t, freeAddress(t)))
 	}
 	for i := range servers {
-		w.mountDisk(i)
+		args := append([]string{b.server}, w.broker.Arguments(i, fmt.Sprintf("n%d", i), ports[i], routes...)...)
+		if volumes {
+			if d := newDisk(t, w.broker.DataDir(i)); d != nil {
+				w.disks = append(w.disks, d)
+				args = d.command(args)
+			}
+		}
 		u := &unit{t: t, name: fmt.Sprintf("broker-%d", i), probe: "tcp://127.0.0.1:" + ports[i], make: func() *exec.Cmd {
-			return exec.Command(b.server, w.broker.Arguments(i, fmt.Sprintf("n%d", i), ports[i], routes...)...)
+			return exec.Command(args[0], args[1:]...)
 		}}
 		u.start()
 		w.servers = append(w.servers, u)
@@ -116,26 +120,6 @@ func (w *world) startBroker(b binaries, servers int) {
 	t.Fatalf("the broker is not ready: %v", err)
 }
 
-// mountDisk gives a server a volume of its own, which can be full, if this process may.
-func (w *world) mountDisk(i int) {
-	dir := w.broker.DataDir(i)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)); err != nil {
-		if w.disks {
-			w.t.Fatal(err)
-		}
-		return
-	}
-	w.disks = true
-	w.t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			w.t.Error(err)
-		}
-	})
-}
-
 func (w *world) startDatabase() {
 	t := w.t
 	var err error
@@ -156,7 +140,8 @@ GRANT USAGE, CREATE ON SCHEMA public TO bus; GRANT SELECT, INSERT, UPDATE ON cas
 func (w *world) startPods(b binaries) {
 	httpFlow := loopback.Flow{Integration: "chaos", Source: "in", Route: "to-http", Destination: "d", Sink: "http"}
 	sqlFlow := loopback.Flow{Integration: "chaos", Source: "in", Route: "to-sql", Destination: "d", Sink: "sql"}
-	httpUsers, sqlUsers := w.prepare(httpFlow), w.prepare(sqlFlow)
+	limits := loopback.Limits{MaxBytes: streamSize, DeadMaxBytes: streamSize, Retention: time.Second, DeduplicationWindow: window}
+	httpUsers, sqlUsers := w.prepare(limits, httpFlow), w.prepare(limits, sqlFlow)
 
 	source := w.config("in")
 	source.Source = &contract.Source{
@@ -174,24 +159,31 @@ func (w *world) startPods(b binaries) {
 	w.flows[w.http] = httpFlow
 
 	toSQL := w.config("sql")
-	toSQL.Auth = contract.Auth{Kind: contract.AuthBasic, SecretName: "db", Keys: []string{"username", "password"}}
-	toSQL.TLS = &contract.TLS{CA: true, CAFrom: "secret db-ca key ca.crt"}
-	toSQL.Sink = &contract.Sink{System: w.system("postgres", map[string]any{
-		"connection": map[string]any{"host": w.database.Host, "port": w.database.Port, "database": "postgres"},
-		"write":      map[string]any{"table": "cases", "keyColumns": []string{"id"}, "columns": map[string]any{"id": "data.id"}},
-	}), Routes: []contract.Route{route(sqlFlow, filter)}}
-	w.sql = w.pod(b, toSQL, sqlUsers.Sink, map[string]string{"username": "bus", "password": "bus", "ca.crt": w.database.CA.PEM})
+	toSQL.Sink = &contract.Sink{System: w.postgres("cases", map[string]any{"id": "data.id"}), Routes: []contract.Route{route(sqlFlow, filter)}}
+	w.sql = w.databasePod(b, toSQL, sqlUsers.Sink)
 	w.flows[w.sql] = sqlFlow
 }
 
-func (w *world) prepare(f loopback.Flow) loopback.Users {
+// postgres is the system of a sink that writes to a table of the database whose key is id.
+func (w *world) postgres(table string, columns map[string]any) contract.System {
+	return w.system("postgres", map[string]any{
+		"connection": map[string]any{"host": w.database.Host, "port": w.database.Port, "database": "postgres"},
+		"write":      map[string]any{"table": table, "keyColumns": []string{"id"}, "columns": columns},
+	})
+}
+
+func (w *world) databasePod(b binaries, c *contract.Config, user []byte) *unit {
+	c.Auth = contract.Auth{Kind: contract.AuthBasic, SecretName: "db", Keys: []string{"username", "password"}}
+	c.TLS = &contract.TLS{CA: true, CAFrom: "secret db-ca key ca.crt"}
+	return w.pod(b, c, user, map[string]string{"username": "bus", "password": "bus", "ca.crt": w.database.CA.PEM})
+}
+
+// prepare flows between the same Connectors. In a cluster that has just started it may take a while until that can be done.
+func (w *world) prepare(l loopback.Limits, f loopback.Flow, others ...loopback.Flow) loopback.Users {
 	var users loopback.Users
 	var err error
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		users, err = w.broker.Prepare(w.t.Context(), f, loopback.Limits{
-			MaxBytes: streamSize, DeadMaxBytes: streamSize, Retention: time.Second, DeduplicationWindow: window,
-		})
-		if err == nil {
+		if users, err = w.broker.Prepare(w.t.Context(), l, f, others...); err == nil {
 			return users
 		}
 	}
@@ -259,7 +251,7 @@ func (w *world) pod(b binaries, c *contract.Config, user []byte, secrets map[str
 	u := &unit{t: t, name: name, probe: "http://" + health + "/readyz", make: func() *exec.Cmd {
 		cmd := exec.Command(b.connector, "-config", filepath.Join(dir, "config.json"), "-creds", filepath.Join(dir, "user.creds"),
 			"-system-dir", filepath.Join(dir, "system"), "-listen", listen, "-health-addr", health, "-allow-loopback")
-		cmd.Env = []string{contract.EnvPodName + "=" + name + "-0", "GOMEMLIMIT=230MiB"}
+		cmd.Env = []string{contract.EnvPodName + "=" + name + "-0", "GOMEMLIMIT=217MiB"}
 		return cmd
 	}}
 	u.start()

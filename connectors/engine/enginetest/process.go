@@ -48,7 +48,10 @@ func Run(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	out := must[*os.File](t, "make a log")(os.Create(p.log))
 	defer func() { _ = out.Close() }()
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error)
 	spawner() <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
@@ -78,6 +81,9 @@ func (p *Process) Freeze() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // Thaw a frozen process.
 func (p *Process) Thaw() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Pid of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Ended is closed when the process has ended, by itself or not.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
