@@ -93,6 +93,7 @@ func (v *Value) Eval(m *sdk.Message) (any, error) {
 }
 
 type program struct {
+	text   string
 	prg    cel.Program
 	output *cel.Type
 	// path of members when the expression is nothing but data.a.b.c; such expressions need no interpreter.
@@ -146,7 +147,7 @@ func compile(text string) (*program, error) {
 	if err != nil {
 		return nil, &Error{1, 1, err.Error()}
 	}
-	p := &program{prg: prg, output: ast.OutputType(), fields: fieldsOf(e)}
+	p := &program{text: text, prg: prg, output: ast.OutputType(), fields: fieldsOf(e)}
 	p.quick = quickOf(e, p.fields, counted)
 	if path, test, ok := pathOf(e); ok && !test && len(path) > 0 {
 		p.path = path

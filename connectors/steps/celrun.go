@@ -46,6 +46,7 @@ func (v *view) read() bool {
 // data is the body, or the part of it that the expression can look at.
 func (v *view) data() (any, error) {
 	if v.read() {
+		v.m.Work()
 		return v.fields.root.document(v.doc, v.spans[:])
 	}
 	return v.m.Body()
@@ -86,7 +87,7 @@ func (p *program) eval(variables cel.Activation) (ref.Val, error) {
 		if strings.Contains(err.Error(), "cost limit exceeded") || errors.Is(err, context.DeadlineExceeded) {
 			return nil, errors.New("the expression costs more than one message may")
 		}
-		return nil, err
+		return nil, discreetCEL(err, p.text)
 	}
 	return x, nil
 }

@@ -34,7 +34,7 @@ func number(n json.Number) ref.Val {
 	}
 	f, err := n.Float64()
 	if err != nil {
-		return types.NewErr("the number %s is beyond what an expression can hold", n)
+		return types.NewErr("a number is beyond what an expression can hold")
 	}
 	return types.Double(f)
 }

@@ -89,7 +89,7 @@ func (g *guard) explain(err error) error {
 	if e := g.Err(); e != nil {
 		return e
 	}
-	return err
+	return discreetJQ(err)
 }
 
 func heapBytes() uint64 {

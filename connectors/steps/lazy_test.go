@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 )
 
@@ -174,6 +175,28 @@ func TestQuick(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// The engine bounds what is decoded at the same time: whoever decodes a field or edits a body tells it, whoever answers from the bytes does not.
+func TestWorkOnTheBodyIsTold(t *testing.T) {
+	for text, want := range map[string]int{`data.disposal == "court"`: 0, `has(data.court)`: 0, `type == ""`: 0, `size(data.offences) > 0`: 1, `size(data) > 0`: 1} {
+		f, err := CompileFilter(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		m := &sdk.Message{Data: []byte(record)}
+		m.BeforeBody(func() { told++ })
+		if pass, err := f.Match(m); !pass || err != nil || told != want {
+			t.Errorf("%s: %v, %v, told %d times", text, pass, err, told)
+		}
+	}
+	told := 0
+	m := &sdk.Message{Data: []byte(record)}
+	m.BeforeBody(func() { told++ })
+	if pass, err := mustStep(t, contract.Step{Redact: &contract.Redact{Paths: []string{"court"}}}).Apply(t.Context(), m); !pass || err != nil || told != 1 {
+		t.Error(pass, err, told)
 	}
 }
 

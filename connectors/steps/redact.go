@@ -56,6 +56,7 @@ func (s redactStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
 	if m.Format != sdk.FormatJSON && m.Format != "" {
 		return false, fmt.Errorf("redact needs a JSON body; this one is %s", m.Format)
 	}
+	m.Work()
 	out, err := s.Redact(m.Data)
 	if errors.Is(err, errNotJSON) {
 		if _, err := m.Body(); err != nil {
