@@ -75,9 +75,10 @@ func SinkPermissions(namespace, connector string, destinations []SinkDestination
 				"$JS.ACK."+stream+"."+durable+".>",
 				"$JS.ACK.*.*."+stream+"."+durable+".>",
 			)
-			// Who takes a lane over goes back to what was acknowledged last. More than its own place nobody can move by that.
+			// Who takes a lane over goes back to what was acknowledged last, and who leaves it says so. More than its own place nobody can move
+			// by that.
 			if d.Lanes > 0 {
-				p.Publish = append(p.Publish, APIPrefix+".CONSUMER.RESET."+stream+"."+durable)
+				p.Publish = append(p.Publish, APIPrefix+".CONSUMER.RESET."+stream+"."+durable, APIPrefix+".CONSUMER.UNPIN."+stream+"."+durable)
 			}
 		}
 		p.Publish = append(p.Publish, DeadSubjects(namespace, d.Integration, d.Route, d.Destination))
@@ -95,6 +96,7 @@ func BusExports() []Export {
 		{Subject: "$JS.ACK.>"},
 		{Subject: "$JS.API.CONSUMER.INFO.>", Local: APIPrefix + ".CONSUMER.INFO.>"},
 		{Subject: "$JS.API.CONSUMER.RESET.>", Local: APIPrefix + ".CONSUMER.RESET.>"},
+		{Subject: "$JS.API.CONSUMER.UNPIN.>", Local: APIPrefix + ".CONSUMER.UNPIN.>"},
 		{Subject: "$JS.API.CONSUMER.MSG.NEXT.>", Local: APIPrefix + ".CONSUMER.MSG.NEXT.>", Streams: true},
 	}
 }

@@ -40,6 +40,8 @@ const (
 	laneBatch = 32
 	// laneSpan is how many messages may be delivered past one that is not done with. After a hand-over they come again.
 	laneSpan = 1024
+	// lanePatience, in pin times, is how long a pod keeps a lane whose system it cannot reach.
+	lanePatience = 6
 )
 
 // lane of an ordered destination. Its destination's lock guards it.
@@ -68,6 +70,8 @@ type lane struct {
 	busy     map[string]struct{}
 	blocked  map[string]struct{}
 	inflight int
+	// since is when the lane became active.
+	since time.Time
 	// pulled is when the broker last heard that the pod wants to stay pinned. silent is an inbox that nobody reads.
 	pulled time.Time
 	silent string
@@ -230,6 +234,12 @@ func (l *lane) task(now time.Time) laneTask {
 			return laneConfirm
 		}
 	case laneActive:
+		if l.tired(now) {
+			l.unpin()
+			d.pull.next = now.Add(l.pinTime / 4) // others first
+			l.stand()
+			break
+		}
 		d.request()
 		l.stay(now)
 		if (l.inflight > 0 || len(d.queue) > 0) && now.Sub(l.tenure.confirmed) >= l.pinTime/8 {
@@ -295,7 +305,7 @@ func (l *lane) activate(confirmed time.Time) {
 		l.served = l.pin
 	}
 	l.turn++
-	l.phase, l.expect = laneActive, 1
+	l.phase, l.expect, l.since = laneActive, 1, time.Now()
 	d.log.Debug("the lane delivers", "lane", l.index, "pin", l.pin)
 	d.pull.next = time.Time{}
 	l.listenAnew()
@@ -317,8 +327,17 @@ func (l *lane) reconnected() {
 	}
 }
 
-// leave the lane. The caller holds the lock.
+// tired of a system that this pod cannot reach: another pod may. The caller holds the lock.
+func (l *lane) tired(now time.Time) bool {
+	patience := lanePatience * l.pinTime
+	return l.d.circuit.open() && l.inflight == 0 && now.Sub(l.since) >= patience && now.Sub(l.d.circuit.since) >= patience
+}
+
+// leave the lane to another pod. The caller holds the lock.
 func (l *lane) leave() {
+	if t := l.tenure; t != nil && !t.over && time.Since(t.confirmed) < l.pinTime {
+		l.unpin()
+	}
 	l.endTenure()
 	for _, t := range l.former {
 		t.over = true

@@ -416,3 +416,30 @@ func TestLaneSpanIsBounded(t *testing.T) {
 	within(t, 10*time.Second, "all acknowledged", func() bool { return settledLanes(t, s, r) })
 	a.check(t)
 }
+
+// A pod that alone cannot reach the system does not keep the lanes from one that can.
+func TestLaneGoesToAPodThatReachesTheSystem(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	a := newArrivals()
+	r := orderedRoute("r", contract.OrderPerKey, 2)
+	cut := newFakeSink()
+	unavailable := sdk.Unavailable(contract.ReasonConnectionFailed, errors.New("no route to host"))
+	cut.check = func() error { return unavailable }
+	cut.write = func(d *sdk.Delivery) error { a.arrive(d.ID, "cut"); return unavailable }
+	o := sinkPod(t, s, cut, 5*time.Second, r)
+	o.name = "pod-1"
+	first := startPod(t, o)
+	want := publishKeys(t, s, 10, 1, 5)
+	within(t, 30*time.Second, "the pod that is cut off has both lanes", func() bool {
+		return first.metric(`metip_connector_lane_active{destination="d",lane="0",route="r"}`)+first.metric(`metip_connector_lane_active{destination="d",lane="1",route="r"}`) == 2
+	})
+	well := newFakeSink()
+	well.write = func(d *sdk.Delivery) error { a.arrive(d.ID, "well"); return nil }
+	o = sinkPod(t, s, well, 5*time.Second, r)
+	o.name = "pod-2"
+	startPod(t, o)
+	within(t, time.Minute, "all delivered", func() bool { return well.count() == 50 && a.complete(want) })
+	within(t, 10*time.Second, "all acknowledged", func() bool { return settledLanes(t, s, r) })
+	a.check(t)
+}

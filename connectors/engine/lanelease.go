@@ -302,6 +302,12 @@ func (l *lane) stay(now time.Time) {
 	}
 }
 
+// unpin tells the broker that this pod leaves the lane, so that nobody has to wait until its pin has expired. The caller holds the lock.
+func (l *lane) unpin() {
+	subject := contract.APIPrefix + ".CONSUMER.UNPIN." + l.d.route.Stream + "." + l.d.durable
+	_ = l.d.sink.conn.nc.PublishRequest(subject, l.silent, []byte(`{"group":"`+contract.LaneGroup+`"}`))
+}
+
 func (l *lane) pullRequest(n int, bytes int64) []byte {
 	body := make([]byte, 0, 128)
 	body = append(body, `{"batch":`...)
