@@ -3,6 +3,7 @@ package catalog
 import (
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/systems/http"
+	"github.com/metip/metip/connectors/systems/nats"
 	"github.com/metip/metip/connectors/systems/postgres"
 	"github.com/metip/metip/connectors/systems/schedule"
 	"github.com/metip/metip/connectors/systems/stub"
@@ -12,6 +13,7 @@ import (
 func Systems() []sdk.System {
 	return []sdk.System{
 		{Name: "http", Source: http.NewSource, Sink: http.NewSink, Service: http.NewService},
+		{Name: "nats", Service: nats.NewService},
 		{Name: "postgres", Sink: postgres.NewSink},
 		{Name: "schedule", Source: schedule.NewSource},
 		{Name: "stub", Service: stub.NewService},

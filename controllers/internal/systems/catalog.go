@@ -13,7 +13,7 @@ import (
 )
 
 // catalog has an entry for each system and role; it answers nil for other Connectors.
-var catalog = []func(*v1alpha1.Connector) *System{httpSource, scheduleSource, httpSink, postgresSink, httpService, stubService}
+var catalog = []func(*v1alpha1.Connector) *System{httpSource, scheduleSource, httpSink, postgresSink, httpService, natsService, stubService}
 
 // operations has an entry for each system whose operation a destination can replace.
 var operations = []func(*v1alpha1.Operation) *Operation{httpOperation, postgresOperation}
