@@ -94,6 +94,7 @@ type ConnectorSpec struct {
 
 // Source is where messages come from: what they are called and look like, and exactly one system.
 // +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.schedule)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+// +kubebuilder:validation:XValidation:rule="!has(self.partitionKey) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered have no partition key: leave partitionKey out, or set `http: {exchange: OneWay}`"
 type Source struct {
 	// eventType of the messages, as CloudEvents calls it: what Routes select by, for example custody.arrest. Left out, it is the
 	// Connector's name. A type that the caller gives counts only when it equals this one or begins with it and a dot; another is refused.
