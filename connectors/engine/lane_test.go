@@ -443,3 +443,53 @@ func TestLaneGoesToAPodThatReachesTheSystem(t *testing.T) {
 	within(t, 10*time.Second, "all acknowledged", func() bool { return settledLanes(t, s, r) })
 	a.check(t)
 }
+
+// Marks move the floors of all lanes, also of those that have nothing to deliver: trimming waits for the lowest.
+func TestLanesAcknowledgeMarks(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	f, a := newFakeSink(), newArrivals()
+	f.write = func(d *sdk.Delivery) error { a.arrive(d.ID, ""); return nil }
+	r := orderedRoute("r", contract.OrderPerKey, 4)
+	startSink(t, s, f, r)
+	want := publishKeys(t, s, 1, 1, 20) // of one key, so that three lanes are idle
+	ack, err := s.Admin().Publish(t.Context(), contract.MarkSubject("ns", "in"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want["k0"] = publishKeys(t, s, 1, 21, 25)["k0"]
+	within(t, 30*time.Second, "all delivered", func() bool { return a.complete(want) })
+	within(t, 30*time.Second, "every floor is at the mark", func() bool {
+		for _, durable := range contract.Durables(r.Durable, 4) {
+			c, err := s.Admin().Consumer(t.Context(), "ns_in", durable)
+			if err != nil || c.CachedInfo().AckFloor.Stream < ack.Sequence {
+				return false
+			}
+		}
+		return true
+	})
+	a.check(t)
+}
+
+// A computed key of a large body has its part of the pod's memory too.
+func TestKeyOfALargeBody(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	f, a := newFakeSink(), newArrivals()
+	f.write = func(d *sdk.Delivery) error { a.arrive(d.ID, ""); return nil }
+	want := map[string]int{}
+	for n := 1; n <= 4; n++ {
+		id := "k." + strconv.Itoa(n)
+		body := fmt.Appendf(nil, `{"text":%q,"key":"k"}`, strings.Repeat("x", 1<<20))
+		if _, err := s.Admin().PublishMsg(t.Context(), keyedMessage(id, id, body)); err != nil {
+			t.Fatal(err)
+		}
+		want["k"] = n
+	}
+	r := orderedRoute("r", contract.OrderPerKey, 1)
+	r.Delivery.Key = "data.key"
+	startSink(t, s, f, r)
+	within(t, 60*time.Second, "all delivered", func() bool { return a.complete(want) })
+	within(t, 10*time.Second, "all acknowledged", func() bool { return settledLanes(t, s, r) })
+	a.check(t)
+}

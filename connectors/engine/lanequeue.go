@@ -156,8 +156,8 @@ func (l *lane) dropQueue() {
 
 // computedKey of a message; messages for which there is none are in order among themselves.
 func (l *lane) computedKey(in *nats.Msg) string {
-	if n := int64(len(in.Data)); n > smallBody {
-		n = min(n, l.d.sink.bodies.total)
+	if len(in.Data) > smallBody {
+		n := min(worstDecoded(len(in.Data)), l.d.sink.bodies.total)
 		if !l.d.bodies.await(l.d.sink.deliver, n) {
 			return ""
 		}
