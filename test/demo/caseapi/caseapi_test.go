@@ -2,6 +2,7 @@ package caseapi_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -89,5 +90,29 @@ func TestCases(t *testing.T) {
 	}
 	if cases, err := client.Cases(t.Context()); err != nil || len(cases) != 0 {
 		t.Errorf("after a reset: %d cases, %v", len(cases), err)
+	}
+}
+
+func TestEcho(t *testing.T) {
+	server := httptest.NewServer(caseapi.NewServer(func() []string { return []string{"right"} }).Handler())
+	defer server.Close()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, server.URL+"/echo/a%2Fb?status=418&q=1", strings.NewReader("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer right")
+	request.Header.Set(caseapi.EchoHeader, "again")
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var got caseapi.Echo
+	if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	want := caseapi.Echo{Method: http.MethodPatch, Path: "/echo/a%2Fb", Query: "status=418&q=1", Body: []byte("body"), From: "127.0.0.1"}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(caseapi.Echo{}, "Headers")); diff != "" || response.StatusCode != http.StatusTeapot || response.Header.Get(caseapi.EchoHeader) != "again" {
+		t.Errorf("%s %v: %s", response.Status, response.Header, diff)
 	}
 }

@@ -96,6 +96,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /cases/{id}", s.authorized(s.put))
 	mux.HandleFunc("GET /cases/{id}", s.authorized(s.get))
+	mux.HandleFunc("/echo/", s.authorized(s.echo))
 	mux.HandleFunc("GET /stats", s.authorized(s.getStats))
 	mux.HandleFunc("GET /ids", s.authorized(s.list))
 	mux.HandleFunc("POST /faults", s.authorized(s.setMode))
@@ -168,26 +169,9 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	s.mu.Lock()
-	s.stats.Requests++
-	mode := s.mode
-	if mode != ModeOK {
-		s.stats.Failed++
-	}
-	s.mu.Unlock()
-	switch mode {
-	case ModeFail:
-		http.Error(w, "the case management system is out of order", http.StatusInternalServerError)
+	mode := s.count()
+	if fails(w, r, mode) {
 		return
-	case ModeBusy:
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many cases", http.StatusTooManyRequests)
-		return
-	case ModeHang:
-		<-r.Context().Done()
-		panic(http.ErrAbortHandler)
-	case ModeDown:
-		panic(http.ErrAbortHandler)
 	}
 	status, problem := s.store(r.PathValue("id"), r.Header.Get("Idempotency-Key"), body)
 	if mode == ModeStoreThenFail {
@@ -198,6 +182,71 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(status)
+}
+
+// count a request, and say how it is to be treated.
+func (s *Server) count() Mode {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Requests++
+	if s.mode != ModeOK {
+		s.stats.Failed++
+	}
+	return s.mode
+}
+
+// fails the request, if the mode says so.
+func fails(w http.ResponseWriter, r *http.Request, mode Mode) bool {
+	switch mode {
+	case ModeFail:
+		http.Error(w, "the case management system is out of order", http.StatusInternalServerError)
+		return true
+	case ModeBusy:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many cases", http.StatusTooManyRequests)
+		return true
+	case ModeHang:
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case ModeDown:
+		panic(http.ErrAbortHandler)
+	}
+	return false
+}
+
+// Echo is a request as the API saw it.
+type Echo struct {
+	Method  string      `json:"method"`
+	Path    string      `json:"path"`
+	Query   string      `json:"query"`
+	Headers http.Header `json:"headers"`
+	Body    []byte      `json:"body"`
+	// From is the address of who asked.
+	From string `json:"from"`
+}
+
+// EchoHeader of an echo repeats the request's header of this name.
+const EchoHeader = "X-Echo"
+
+// echo what came, with the status that the query names.
+func (s *Server) echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		return
+	}
+	if fails(w, r, s.count()) {
+		return
+	}
+	from, _, _ := net.SplitHostPort(r.RemoteAddr)
+	status := http.StatusOK
+	if n, err := strconv.Atoi(r.URL.Query().Get("status")); err == nil && n >= 200 && n <= 599 {
+		status = n
+	}
+	w.Header()[EchoHeader] = r.Header[EchoHeader]
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(Echo{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header, body, from})
 }
 
 func (s *Server) store(id, key string, body []byte) (status int, problem string) {

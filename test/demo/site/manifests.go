@@ -23,9 +23,17 @@ const samplesImage = "localhost/metip-demo:dev"
 // Files of the flow, in the order of its explanation in README.md.
 var Files = []string{"integration.yaml", "connectors.yaml", "route.yaml"}
 
+// LookupFiles are what looking up in the court's case API needs, without the flow of arrests.
+var LookupFiles = []string{"integration.yaml", "lookup.yaml"}
+
 // ApplyFlow applies the demo's Integration, Connectors and Route to the site's namespace; change may alter each object before.
 func (s *Site) ApplyFlow(ctx context.Context, change func(*unstructured.Unstructured)) error {
-	for _, file := range Files {
+	return s.ApplyFiles(ctx, Files, change)
+}
+
+// ApplyFiles of the demo to the site's namespace; change may alter each object before.
+func (s *Site) ApplyFiles(ctx context.Context, files []string, change func(*unstructured.Unstructured)) error {
+	for _, file := range files {
 		manifest, err := s.render(file, change)
 		if err != nil {
 			return err

@@ -27,6 +27,10 @@ const (
 	CourtDB         = "court-db"
 	CaseAPI         = "case-api"
 	Route           = "arrests-to-court"
+	Lookup          = "custody-lookup"
+	LookupPath      = "/court"
+	LookupService   = "court-cases"
+	LookupRoute     = "case-lookup"
 	ToDatabase      = "database"
 	ToCaseAPI       = "case-api"
 	Integration     = "default"
@@ -83,6 +87,9 @@ func (s *Site) Close() {
 
 // CustodyDialer connects to the custody Connector's Service.
 func (s *Site) CustodyDialer() *cluster.Dialer { return s.Cluster.Dialer(s.Namespace, Custody, 80) }
+
+// LookupDialer connects to the Service of the Connector that answers what the court holds.
+func (s *Site) LookupDialer() *cluster.Dialer { return s.Cluster.Dialer(s.Namespace, Lookup, 80) }
 
 // UseDatabase makes a database on a server of this machine and tells the namespace where it is and how to log in. Its password is kept
 // when the namespace has it already.

@@ -50,6 +50,8 @@ func (r *run) report(ctx context.Context) error {
 	if err := r.beforeAndAfter(ctx); err != nil {
 		return err
 	}
+	r.showLookups()
+	problems = append(problems, r.lookups.problems...)
 	if len(problems) > 0 {
 		fmt.Fprintf(r.out, "\nIt does not add up:\n  %s\n", strings.Join(problems, "\n  "))
 		return errors.New("the records do not add up")

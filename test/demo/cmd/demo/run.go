@@ -49,6 +49,7 @@ type run struct {
 	poster  *flow.Poster
 	sent    []flow.Sent
 	ledgers []*flow.Ledger
+	lookups lookups
 	// deadBefore is the last dead letter of earlier runs.
 	deadBefore uint64
 }
@@ -67,7 +68,7 @@ func (r *run) everything(ctx context.Context, options cluster.Options) error {
 	if r.lines, err = readRecords(r.cluster.Root); err != nil {
 		return err
 	}
-	for _, phase := range []func(context.Context) error{r.prepare, r.applyFlow, r.post, r.settle} {
+	for _, phase := range []func(context.Context) error{r.prepare, r.applyFlow, r.post, r.settle, r.ask} {
 		if err := phase(ctx); err != nil {
 			r.explain(ctx)
 			return err
@@ -161,7 +162,8 @@ func (r *run) applyFlow(ctx context.Context) error {
 	}
 	r.say("applied config/samples/demo; waiting until data can flow")
 	_, err := r.cluster.Run(ctx, "wait", "--namespace", site.Namespace, "--for=condition=Ready", "integration/"+site.Integration,
-		"connector/"+site.Custody, "connector/"+site.CourtDB, "connector/"+site.CaseAPI, "route/"+site.Route, "--timeout="+readyWithin.String())
+		"connector/"+site.Custody, "connector/"+site.CourtDB, "connector/"+site.CaseAPI, "connector/"+site.Lookup,
+		"connector/"+site.LookupService, "route/"+site.Route, "route/"+site.LookupRoute, "--timeout="+readyWithin.String())
 	if err != nil {
 		return err
 	}
