@@ -84,13 +84,21 @@ func (d *destination) deadLetter(h *held, why *deadLetter) *nats.Msg {
 		contract.HeaderDeadAttempts: strconv.Itoa(h.tried), contract.HeaderDeadTime: time.Now().UTC().Format(time.RFC3339Nano),
 		contract.HeaderDeadStream: d.route.Stream, contract.HeaderDeadSequence: strconv.FormatUint(from.sequence, 10), contract.HeaderDeadSubject: from.subject,
 		contract.HeaderDeadMessageID: from.messageID, contract.HeaderDeadRedrives: from.redrives,
-		headerExpectedLastBySubj: "0",
+		contract.HeaderDeadPart: partOf(h), headerExpectedLastBySubj: "0",
 	} {
 		if value != "" {
 			m.Header[name] = []string{value}
 		}
 	}
 	return m
+}
+
+// partOf a message that was split: the first that failed, or that was to be tried; empty for a message that was not split.
+func partOf(h *held) string {
+	if h.progress == nil || h.progress.first() == h.progress.count {
+		return ""
+	}
+	return strconv.Itoa(h.progress.first())
 }
 
 // publishDead waits for the confirmation of a dead letter.

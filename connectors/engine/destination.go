@@ -34,8 +34,10 @@ type destination struct {
 	// name is the destination's for good: idempotence keys hold it. durable is the consumer's that is read.
 	name, durable string
 	// lane is nil where the order is not kept.
-	lane    *lane
-	steps   []steps.Step
+	lane  *lane
+	steps []steps.Step
+	// split is nil where messages are delivered whole; steps are then those before it.
+	split   *splitter
 	op      sdk.Operation
 	log     *slog.Logger
 	metrics *destinationMetrics
@@ -114,6 +116,8 @@ type held struct {
 	place *place
 	// permit of its batch to decode its body; nil where it needs none.
 	permit *permit
+	// progress of its parts; nil where it is not split.
+	progress *progress
 }
 
 func newDestination(s *sinkRunner, r contract.Route) *destination {
@@ -155,6 +159,9 @@ func (d *destination) compile() error {
 		}
 		d.steps = append(d.steps, c)
 		d.memory.delays = d.memory.delays || s.Delay != nil
+	}
+	if err := d.splitSteps(); err != nil {
+		return err
 	}
 	d.limits = limitersOf(&d.route, d.route.Delivery.Lanes)
 	d.pull.pin.wanted = len(d.limits) > 0 && d.route.Delivery.Lanes == 0

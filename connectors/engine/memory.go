@@ -33,6 +33,8 @@ type attempts struct {
 	seen  int64
 	alone bool
 	dead  *deadLetter
+	// progress of its parts, where it is split.
+	progress *progress
 }
 
 func newMemory() memory {
@@ -71,7 +73,7 @@ func (m *memory) keep(h *held) {
 			break
 		}
 	}
-	m.tries[h.identity] = attempts{h.tried, h.seen, h.alone, h.dead}
+	m.tries[h.identity] = attempts{h.tried, h.seen, h.alone, h.dead, h.progress}
 }
 
 // recall what is known of a message that has come. One that this pod knows nothing of has been tried by others at most as often as it
@@ -81,6 +83,6 @@ func (m *memory) recall(h *held) {
 		h.tried = max(0, int(min(h.delivered, 1<<30))-1-unexplained)
 	}
 	if a, ok := m.tries[h.identity]; ok {
-		h.tried, h.seen, h.alone, h.dead = max(h.tried, a.tried), a.seen, a.alone, a.dead
+		h.tried, h.seen, h.alone, h.dead, h.progress = max(h.tried, a.tried), a.seen, a.alone, a.dead, a.progress
 	}
 }

@@ -106,7 +106,7 @@ func (m *sourceMetrics) refused(reason string, n int) {
 // sinkMetrics are those of a sink, for all its destinations.
 type sinkMetrics struct {
 	delivered, replayed, filtered, retried, redelivered *prometheus.CounterVec
-	dead                                                *prometheus.CounterVec
+	dead, parts                                         *prometheus.CounterVec
 	latency, write, batch                               *prometheus.HistogramVec
 }
 
@@ -119,6 +119,7 @@ func newSinkMetrics(r registry) *sinkMetrics {
 		retried:     r.counters("metip_connector_retried_total", "Attempts that failed and are to be made again.", by...),
 		redelivered: r.counters("metip_connector_redelivered_total", "Messages that the broker delivered more than once.", by...),
 		dead:        r.counters("metip_connector_dead_lettered_total", "Messages that the dead-letter stream confirmed, by reason.", append(by, "reason")...),
+		parts:       r.counters("metip_connector_parts_total", "Parts of split messages, by what became of them: delivered, filtered, failed.", append(by, "outcome")...),
 		latency:     r.histograms("metip_connector_end_to_end_seconds", "Time from the source accepting a message to the system confirming it.", latencies, by...),
 		write:       r.histograms("metip_connector_write_seconds", "Time that the system took for one batch.", latencies, by...),
 		batch:       r.histograms("metip_connector_write_batch_messages", "Messages in each batch that was written to the system.", batchSizes, by...),
@@ -128,7 +129,7 @@ func newSinkMetrics(r registry) *sinkMetrics {
 // destinationMetrics are sinkMetrics of one destination, looked up once.
 type destinationMetrics struct {
 	delivered, replayed, filtered, retried, redelivered prometheus.Counter
-	dead                                                *prometheus.CounterVec
+	dead, parts                                         *prometheus.CounterVec
 	latency, write, batch                               prometheus.Observer
 }
 
@@ -137,6 +138,7 @@ func (m *sinkMetrics) destination(route, destination string) *destinationMetrics
 		delivered: m.delivered.WithLabelValues(route, destination), replayed: m.replayed.WithLabelValues(route, destination), filtered: m.filtered.WithLabelValues(route, destination),
 		retried: m.retried.WithLabelValues(route, destination), redelivered: m.redelivered.WithLabelValues(route, destination),
 		dead:    m.dead.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
+		parts:   m.parts.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
 		latency: m.latency.WithLabelValues(route, destination), write: m.write.WithLabelValues(route, destination),
 		batch: m.batch.WithLabelValues(route, destination),
 	}

@@ -77,6 +77,11 @@ func (d *destination) process(batch []*held) {
 			ready = append(ready, h)
 		}
 	}
+	if d.split != nil {
+		d.unused(granted) // each part asks for itself
+		d.deliverParts(ready)
+		return
+	}
 	d.unused(granted - len(ready))
 	if len(ready) == 0 {
 		return
