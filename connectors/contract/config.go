@@ -93,6 +93,8 @@ type Source struct {
 	Format string `json:"format"`
 	// PartitionKey is a CEL expression that yields the key of each message; empty means what the system says, or none.
 	PartitionKey string `json:"partitionKey,omitempty"`
+	// Schema that every body must follow; nil for none.
+	Schema *Schema `json:"schema,omitempty"`
 	// Suspended: stop reading; a listener answers 503.
 	Suspended bool `json:"suspended,omitempty"`
 	// DeduplicationWindow of the stream.

@@ -216,6 +216,11 @@ func (e *Engine) runSource(ctx, work context.Context) error {
 		}
 		e.publisher.envelope.key = key
 	}
+	var err error
+	if e.publisher.door, err = newDoor(e.Config.Source.Schema); err != nil {
+		e.runBroken(ctx, err)
+		return nil
+	}
 	source, err := e.System.Source(runtime, e.Config.Source.System.Options)
 	if err != nil {
 		e.runBroken(ctx, err)

@@ -95,7 +95,7 @@ func newSourceMetrics(r registry) *sourceMetrics {
 		keyless:    r.counter("metip_connector_keyless_total", "Messages for which the source's partitionKey yielded nothing."),
 		latency:    r.histogram("metip_connector_publish_seconds", "Time from the system handing over a message (or a batch of its own) to the broker's confirmation.", latencies),
 		batch:      r.histogram("metip_connector_publish_batch_messages", "Messages in each atomic batch; messages published singly are not counted.", batchSizes),
-		refusals:   r.counters("metip_connector_refused_total", "Messages that were not accepted, by reason: invalid, full, suspended, broker, cancelled.", "reason"),
+		refusals:   r.counters("metip_connector_refused_total", "Messages that were not accepted, by reason: invalid, schema, full, suspended, broker, cancelled.", "reason"),
 	}
 }
 

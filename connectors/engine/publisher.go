@@ -31,9 +31,11 @@ const (
 // publisher is the sdk.Publisher of a source.
 type publisher struct {
 	envelope *envelope
-	conn     *connection
-	replies  *replies
-	metrics  *sourceMetrics
+	// door judges bodies by the source's schema; nil where there is none.
+	door    *door
+	conn    *connection
+	replies *replies
+	metrics *sourceMetrics
 	// batches is nil where messages are pipelined one by one.
 	batches *batches
 	slots   chan struct{}
@@ -128,6 +130,11 @@ func (p *publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 	if p.hasTrouble.Load() && !p.mayTry(begun, true) {
 		p.metrics.refused("full", len(messages))
 		return sdk.ErrFull
+	}
+	if p.door != nil {
+		if err := p.judge(ctx, messages); err != nil {
+			return err
+		}
 	}
 	g := p.groups.Get().(*group)
 	defer p.groups.Put(g)

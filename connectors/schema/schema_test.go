@@ -123,7 +123,7 @@ func TestJudgingIsBounded(t *testing.T) {
 			strings.Repeat("[", 200) + `"x"` + strings.Repeat("]", 200), true},
 		"unevaluated at every level": {`{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"items":{"$ref":"#/$defs/n"}},{"items":{"$ref":"#/$defs/n"}}],"unevaluatedItems":false}}}`,
 			strings.Repeat("[", 200) + `"x"` + strings.Repeat("]", 200), true},
-		"four million wrong items": {`{"items":{"type":"string"}}`, many(4_000_000, "1"), false},
+		"a million wrong items":    {`{"items":{"type":"string"}}`, many(1_000_000, "1"), false},
 		"unique numbers":           {`{"uniqueItems":true}`, distinct(300_000, "%d"), false},
 		"unique long exponents":    {`{"uniqueItems":true,"items":{"minimum":1e-9,"multipleOf":0.5,"type":"integer"}}`, distinct(100_000, "1e99999%d"), false},
 		"one long number":          {`{"multipleOf":3,"minimum":1,"enum":[1,2]}`, strings.Repeat("9", 4<<20), false},

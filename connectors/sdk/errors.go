@@ -59,5 +59,9 @@ var ErrFull = errors.New("the bus is full")
 // invalid attribute. Nothing was stored.
 var ErrInvalid = errors.New("invalid message")
 
+// ErrSchema is wrapped by what Publisher returns for a message whose body does not follow the source's schema; it wraps ErrInvalid. The error
+// names path and rule, and can be shown to the sender.
+var ErrSchema = fmt.Errorf("%w: the body does not follow the schema", ErrInvalid)
+
 // ErrSuspended is what Publisher returns while the source is suspended or the pod drains.
 var ErrSuspended = errors.New("the source is suspended")

@@ -273,6 +273,8 @@ func badRequest(err error) *problem { return problemf(http.StatusBadRequest, "%v
 // busProblem says what a publisher's error means to the caller.
 func busProblem(err error) *problem {
 	switch {
+	case errors.Is(err, sdk.ErrSchema):
+		return problemf(http.StatusUnprocessableEntity, "%v", err)
 	case errors.Is(err, sdk.ErrInvalid):
 		return badRequest(err)
 	case errors.Is(err, sdk.ErrFull):
