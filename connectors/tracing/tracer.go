@@ -140,7 +140,7 @@ func (t *Tracer) Call(parent, state, service string, server bool) Span {
 }
 
 func (t *Tracer) start(parent, state, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) Span {
-	ctx := propagator.Extract(context.Background(), propagation.MapCarrier{contract.HeaderTraceParent: parent, contract.HeaderTraceState: state})
+	ctx := propagator.Extract(context.Background(), propagation.MapCarrier{contract.HeaderTraceParent: parent, contract.HeaderTraceState: state}) //nolint:forbidigo // it carries nothing but the parent
 	_, span := t.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 	return Span{span}
 }
