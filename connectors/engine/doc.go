@@ -10,5 +10,7 @@
 //   - Attempts are counted in memory, by stream sequence. What a pod does not remember (it restarted, or another replica tried) it takes
 //     from the broker's delivery count less an allowance for deliveries that ended without a try. A message is therefore tried at least as
 //     often as configured, and a few times more where pods die meanwhile; never less.
+//   - Where a destination keeps an order, no message of a key is tried before the one before it is done with. A hand-over between pods may repeat
+//     messages, from an earlier one on and without a gap (lane.go).
 //   - While a system is unavailable its messages wait where they are, and lose no attempt (circuit.go).
 package engine

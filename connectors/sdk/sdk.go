@@ -87,7 +87,7 @@ type Sink interface {
 // Operation writes the messages of one destination.
 type Operation interface {
 	// Write delivers a batch, in any order unless documented otherwise, and answers each message by position: nil when the system has
-	// confirmed it. It returns when ctx ends at the latest, and is called concurrently.
+	// confirmed it. Where the destination keeps an order, a batch holds one message of each key at most. It returns when ctx ends at the latest, and is called concurrently.
 	Write(ctx context.Context, batch []*Delivery) []error
 	// MaxBatch is the largest batch that Write takes, at least 1.
 	MaxBatch() int
