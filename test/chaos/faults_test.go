@@ -33,6 +33,8 @@ func (w *world) kinds() []kind {
 		{"source frozen", 2, func() string { return w.frozen(w.source) }},
 		{"sink frozen", 3, func() string { return w.frozen(w.sink()) }},
 		{"server frozen", 3, func() string { w.frozen(w.server()); return subjectBroker }},
+		{"source killed while the broker hangs", 3, w.killedHanging},
+		{"sink killed while the target is slow", 3, w.killedWaiting},
 		{"link cut", 3, func() string { return w.linked(linkState{cut: true}) }},
 		{"packets dropped", 3, func() string { return w.linked(linkState{dropUp: true, dropDown: true}) }},
 		{"packets to the server dropped", 2, func() string { return w.linked(linkState{dropUp: true}) }},
@@ -67,6 +69,7 @@ func (w *world) unleash(ctx context.Context) {
 	var under sync.WaitGroup
 	defer under.Wait()
 	for first := 0; ctx.Err() == nil; first++ {
+		w.awaitFlow(ctx)
 		k := kinds[first%len(kinds)]
 		// Each once, so that a short run has them all; then by weight.
 		if first >= len(kinds) {
@@ -88,6 +91,15 @@ func (w *world) unleash(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(w.dice.between(50*time.Millisecond, 700*time.Millisecond)):
+		}
+	}
+}
+
+// awaitFlow waits a while until messages arrive, for a fault bites only where something flows. Where two faults are to meet, they do by and by.
+func (w *world) awaitFlow(ctx context.Context) {
+	for deadline := time.Now().Add(12 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if w.target.busyWithin(200 * time.Millisecond) {
+			return
 		}
 	}
 }
@@ -134,6 +146,27 @@ func (w *world) anyPod() *unit {
 func (w *world) killed(u *unit) string {
 	u.kill(w.dice.between(0, time.Second))
 	return u.name
+}
+
+// killedHanging is a source that dies with everything in its hands that came while the broker did not answer.
+func (w *world) killedHanging() string {
+	var all sync.WaitGroup
+	for _, u := range w.servers {
+		all.Go(func() { u.freeze(1500 * time.Millisecond) })
+	}
+	time.Sleep(w.dice.between(500*time.Millisecond, time.Second))
+	w.source.kill(0)
+	all.Wait()
+	return subjectBroker
+}
+
+// killedWaiting is a sink that dies while the target works on as many messages as it may be given.
+func (w *world) killedWaiting() string {
+	w.target.set(slow)
+	time.Sleep(w.dice.between(500*time.Millisecond, time.Second))
+	w.http.kill(0)
+	w.target.set(fine)
+	return w.http.name
 }
 
 func (w *world) frozen(u *unit) string {
@@ -234,8 +267,9 @@ func fill(path string) error {
 	return nil
 }
 
-// between gives the faults of a stretch of time.
+// between gives the faults of a stretch of time, and of the moment before: what breaks shows a little later.
 func (w *world) between(from, to time.Time) string {
+	from = from.Add(-2 * time.Second)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var names []string

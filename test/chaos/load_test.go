@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -43,7 +42,6 @@ type load struct {
 	messages map[string]*posted
 	worst    *posted
 	refused  map[int]int
-	broken   atomic.Int64
 }
 
 func startLoad(t *testing.T, w *world) *load {

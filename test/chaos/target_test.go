@@ -115,6 +115,8 @@ func (g *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n := g.work(in.ID, r.Header.Get("Idempotency-Key"))
+	// A target takes its time: a pod that dies always dies with some messages in its hands.
+	time.Sleep(g.dice.between(20*time.Millisecond, 100*time.Millisecond))
 	switch m {
 	case lying:
 		http.Error(w, "done, and then it broke", http.StatusInternalServerError)
@@ -150,6 +152,13 @@ func (g *target) confirm(id string, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.effects[id][n].confirmed = true
+}
+
+// busyWithin says whether anything was done within the last d.
+func (g *target) busyWithin(d time.Duration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Since(g.last) < d
 }
 
 // has says whether the message's work was done.
