@@ -1,7 +1,7 @@
 package v1alpha1
 
 // Step is exactly one mediation.
-// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle),has(self.setHeaders),has(self.redact),has(self.wireTap),has(self.recipientList),has(self.loadBalance)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay, throttle, setHeaders, redact, wireTap, recipientList and loadBalance, for example `- transform: {jq: '{id: .arrestId}'}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle),has(self.deduplicate),has(self.aggregate),has(self.resequence),has(self.setHeaders),has(self.redact),has(self.wireTap),has(self.recipientList),has(self.loadBalance)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay, throttle, deduplicate, aggregate, resequence, setHeaders, redact, wireTap, recipientList and loadBalance, for example `- transform: {jq: '{id: .arrestId}'}`"
 type Step struct {
 	// name of the step, for errors and traces; left out, it is the step's number.
 	// +optional
@@ -42,6 +42,15 @@ type Step struct {
 	// the steps.
 	// +optional
 	Throttle *Throttle `json:"throttle,omitempty"`
+	// deduplicate lets the first message of each key pass. As aggregate and resequence, it is the last step of a destination that is an event.
+	// +optional
+	Deduplicate *Deduplicate `json:"deduplicate,omitempty"`
+	// aggregate makes one message of several.
+	// +optional
+	Aggregate *Aggregate `json:"aggregate,omitempty"`
+	// resequence puts messages into the order of a number that they carry.
+	// +optional
+	Resequence *Resequence `json:"resequence,omitempty"`
 }
 
 // Transform makes a new body of the message's body: exactly one of a jq program and a CEL expression.

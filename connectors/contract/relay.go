@@ -18,7 +18,7 @@ const (
 	MaxHops = 16
 	// HeaderHops is how often a message has passed a relay; missing means never.
 	HeaderHops = "metip-hops"
-	// DeadReasonHopLimit: the message has passed a relay MaxHops times. Routes feed each other in a circle.
+	// DeadReasonHopLimit is of a message that has passed a relay MaxHops times: Routes feed each other in a circle.
 	DeadReasonHopLimit = "HopLimit"
 )
 
@@ -61,9 +61,10 @@ func RelayMessageID(route, destination, original string, part int) string {
 	return RelayToken + "/" + route + "/" + destination + "/" + strconv.Itoa(part) + "/" + original
 }
 
-// RelayPermissions of a relay: those of a sink, and to publish its own messages.
+// RelayPermissions of a relay: those of a sink, to publish its own messages, and to write and read the state of its Integration.
 func RelayPermissions(namespace, integration string, destinations []SinkDestination) Permissions {
 	p := SinkPermissions(namespace, RelayName(integration), destinations)
-	p.Publish = append(p.Publish, RelayEventSubjects(namespace, integration))
+	p.Publish = append(p.Publish, RelayEventSubjects(namespace, integration), StateSubjects(namespace, integration),
+		APIPrefix+".DIRECT.GET."+StateStream(namespace, integration))
 	return p
 }

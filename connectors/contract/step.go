@@ -29,4 +29,8 @@ type Step struct {
 	Delay *Delay `json:"delay,omitempty"`
 	// Throttle spaces what reaches the system; wherever it stands among the steps.
 	Throttle *Throttle `json:"throttle,omitempty"`
+	// Deduplicate, Aggregate and Resequence keep state: they run in the relay, as the last step of a destination that is an event.
+	Deduplicate *Deduplicate `json:"deduplicate,omitempty"`
+	Aggregate   *Aggregate   `json:"aggregate,omitempty"`
+	Resequence  *Resequence  `json:"resequence,omitempty"`
 }

@@ -274,7 +274,7 @@ func ended(err error) error {
 func (e *Engine) openSink(work context.Context) (sdk.Sink, error) {
 	switch {
 	case e.Config.Sink.System.Type == contract.RelaySystem:
-		return newRelaySink(e, work.Done()), nil
+		return newRelaySink(work, e), nil
 	case e.System.Sink == nil:
 		return nil, fmt.Errorf("%s is no sink", e.Config.Sink.System.Type)
 	default:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -27,15 +28,27 @@ type relaySink struct {
 	publisher *publisher
 	conn      *connection
 	who       contract.Connector
+	log       *slog.Logger
+	// work lasts as long as the pod does; what waits in documents is seen to meanwhile.
+	work context.Context //nolint:containedctx // see keeping
+	// states is made when a destination needs it.
+	states *stateStore
 }
 
-// newRelaySink publishes until stop is closed.
-func newRelaySink(e *Engine, stop <-chan struct{}) *relaySink {
+// newRelaySink publishes until work ends.
+func newRelaySink(work context.Context, e *Engine) *relaySink {
 	p := newBarePublisher(e.Config, e.conn, e.replies, newSourceMetrics(e.registry), e.reports.changed)
 	if p.batches != nil {
-		go p.batches.run(stop)
+		go p.batches.run(work.Done())
 	}
-	return &relaySink{publisher: p, conn: e.conn, who: e.Config.Connector}
+	return &relaySink{publisher: p, conn: e.conn, who: e.Config.Connector, log: e.Log, work: work}
+}
+
+func (s *relaySink) stateStore() *stateStore {
+	if s.states == nil {
+		s.states = newStateStore(s.conn.nc, contract.StateStream(s.who.Namespace, s.who.Integration))
+	}
+	return s.states
 }
 
 // Operation implements sdk.Sink. A relay has none of its own: see operation.
@@ -69,6 +82,9 @@ func (s *relaySink) operation(r contract.Route) (sdk.Operation, error) {
 	}
 	for slot := range o.subjects {
 		o.subjects[slot] = contract.EventSubject(s.who.Namespace, r.Integration, contract.RelayToken, slot, event.Type)
+	}
+	if r.Stateful() != nil {
+		return s.stateful(o, r)
 	}
 	return o, nil
 }

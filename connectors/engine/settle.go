@@ -21,13 +21,13 @@ func (d *destination) outcome(h *held, err error) {
 	switch {
 	case err == nil:
 		d.delivered(h)
+	case errors.Is(err, errFiltered):
+		d.succeeded()
+		d.metrics.filtered.Inc()
+		d.settled(h, ackOK)
 	case sdk.IsPermanent(err):
 		d.succeeded()
-		reason := contract.DeadReasonRejected
-		if errors.Is(err, errHopLimit) {
-			reason = contract.DeadReasonHopLimit
-		}
-		d.bury(h, &deadLetter{reason: reason, err: err})
+		d.bury(h, rejected(err))
 	case errors.As(err, &unavailable):
 		d.unavailable(h, err)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -39,6 +39,19 @@ func (d *destination) outcome(h *held, err error) {
 	default:
 		d.succeeded()
 		d.retry(h, err)
+	}
+}
+
+// rejected is the dead letter of a message that will never be accepted.
+func rejected(err error) *deadLetter {
+	var step *stepError
+	switch {
+	case errors.Is(err, errHopLimit):
+		return &deadLetter{reason: contract.DeadReasonHopLimit, err: err}
+	case errors.As(err, &step):
+		return &deadLetter{reason: contract.DeadReasonStepFailed, step: step.step, err: err}
+	default:
+		return &deadLetter{reason: contract.DeadReasonRejected, err: err}
 	}
 }
 

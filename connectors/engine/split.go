@@ -353,13 +353,13 @@ func (d *destination) partOutcome(p *part, err error) {
 		a.progress.delivered = true
 		a.progress.finish(p.index)
 		d.succeeded()
+	case errors.Is(err, errFiltered):
+		d.metrics.parts.WithLabelValues("filtered").Inc()
+		a.progress.finish(p.index)
+		d.succeeded()
 	case sdk.IsPermanent(err):
 		d.succeeded()
-		reason := contract.DeadReasonRejected
-		if errors.Is(err, errHopLimit) {
-			reason = contract.DeadReasonHopLimit
-		}
-		a.fail(d, p.index, &deadLetter{reason: reason, err: err})
+		a.fail(d, p.index, rejected(err))
 	case errors.As(err, &unavailable):
 		a.away, a.over = err, true
 	case isTimeout(err):

@@ -78,6 +78,7 @@ func (p *Parts) Part(m *sdk.Message, i int) *sdk.Message {
 	}
 	part := &sdk.Message{
 		ID: PartID(m.ID, i), Endpoint: m.Endpoint, Type: m.Type, Source: m.Source, Subject: m.Subject, Time: m.Time, Stored: m.Stored,
+		Accepted: m.Accepted, Hops: m.Hops, // or Routes that feed each other in a circle would never end
 		ContentType: "application/json", PartitionKey: m.PartitionKey, Format: sdk.FormatJSON,
 		Headers: make(map[string]string, len(m.Headers)+3), Data: p.bodies[begin:p.ends[i]:p.ends[i]],
 	}

@@ -59,6 +59,8 @@ func Compile(s contract.Step) (Step, error) {
 		return compileDelay(s.Delay)
 	case s.Throttle != nil:
 		return compileThrottle(s.Throttle)
+	case s.Deduplicate != nil, s.Aggregate != nil, s.Resequence != nil:
+		return compileState(s)
 	default:
 		return nil, &FieldError{Field: "", Err: errors.New("the step has no member that this release knows")}
 	}

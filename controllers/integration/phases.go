@@ -52,8 +52,12 @@ func (r *Reconciler) reconcileStreams(ctx context.Context, s *scope) error {
 	}
 	i := s.integration
 	events, dead := compile.Sizes(i.Spec.Retention)
+	steps := int64(0)
+	if slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.NeedsState(&r) }) {
+		steps = compile.StateSize(i.Spec.Retention)
+	}
 	if _, err := s.area.Session.EnsureStreams(ctx, bus.Streams{
-		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead,
+		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead, StateMaxBytes: steps,
 		Retention: compile.Retention(i.Spec.Retention), DeduplicationWindow: compile.DeduplicationWindow(i),
 	}); err != nil {
 		return refs.BusOutcome(err)
@@ -83,6 +87,9 @@ func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 		}
 		if wanted {
 			continue
+		}
+		if err := s.area.Session.PurgeState(ctx, s.integration.Namespace, s.integration.Name, d.RouteUID, d.Destination); err != nil {
+			return refs.BusOutcome(err)
 		}
 		if err := s.area.Session.DeleteDurable(ctx, stream, d.Name); err != nil {
 			return refs.BusOutcome(err)

@@ -44,6 +44,25 @@ func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) erro
 	return nil
 }
 
+// stateRoom gives the state of steps a reserve while its relay is held up and nine tenths of it are used: what completes a group, and so makes
+// room, has to be written first.
+func (t *trimmer) stateRoom(ctx context.Context, info *jetstream.StreamInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	name := info.Config.Name
+	unlock := t.lock(name)
+	defer unlock()
+	if int64(info.State.Bytes) > wantedBytes(info)/10*9 {
+		if err := t.makeRoom(ctx, info); err != nil {
+			return err
+		}
+	}
+	if info.Config.MaxBytes > wantedBytes(info) {
+		return t.lower(ctx, name)
+	}
+	return nil
+}
+
 // heldUp tells whether a pod of a connector reports that the stream is full.
 func (s *session) heldUp(namespace, connector string) bool {
 	for _, p := range s.Reports(namespace, connector) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metip/metip/connectors/contract"
 )
@@ -29,6 +30,7 @@ const (
 
 	roleEvents = "events"
 	roleDead   = "dead-letters"
+	roleState  = "state"
 	roleStatus = "status"
 )
 
@@ -48,7 +50,42 @@ func (s *session) EnsureStreams(ctx context.Context, want Streams) (bool, error)
 	if err != nil {
 		return events || dead, fmt.Errorf("stream %s: %w", contract.DeadStream(want.Namespace, want.Integration), explain(err))
 	}
-	return events || dead, nil
+	if want.StateMaxBytes == 0 {
+		return events || dead, nil
+	}
+	state, err := s.ensureStream(ctx, s.stateStream(want))
+	if err != nil {
+		err = fmt.Errorf("stream %s: %w", contract.StateStream(want.Namespace, want.Integration), explain(err))
+	}
+	return events || dead || state, err
+}
+
+// stateStream keeps the last document of each key, for as long as the document says. A message of the relay removes nobody else's: there is no
+// other writer.
+func (s *session) stateStream(want Streams) jetstream.StreamConfig {
+	cfg := s.baseStream(contract.StateStream(want.Namespace, want.Integration), want.StateMaxBytes)
+	cfg.Description = "state of the steps of Integration " + want.Namespace + "/" + want.Integration
+	cfg.Subjects = []string{contract.StateSubjects(want.Namespace, want.Integration)}
+	cfg.MaxMsgsPerSubject, cfg.AllowMsgTTL, cfg.AllowAtomicPublish = 1, true, false
+	cfg.Duplicates = deadDuplicates
+	cfg.Metadata = integrationMetadata(want, roleState)
+	cfg.Metadata[metaMaxBytes] = strconv.FormatInt(want.StateMaxBytes, 10)
+	return cfg
+}
+
+// PurgeState implements Session.
+func (s *session) PurgeState(ctx context.Context, namespace, integration string, route types.UID, destination string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	name := contract.StateStream(namespace, integration)
+	stream, err := s.js.Stream(ctx, name)
+	if err == nil {
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(contract.StatePrefix(namespace, integration, string(route), destination)+">"))
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s: %w", name, explain(err))
+	}
+	return nil
 }
 
 // eventStream keeps what is owed however old it is, and refuses what is new when it is full.
@@ -184,7 +221,7 @@ func (s *session) streamInfo(ctx context.Context, name string, state *StreamsSta
 func (s *session) DeleteStreams(ctx context.Context, namespace, integration string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, name := range []string{contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration)} {
+	for _, name := range []string{contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration), contract.StateStream(namespace, integration)} {
 		unlock := s.trimmer.lock(name)
 		err := s.js.DeleteStream(ctx, name)
 		unlock()

@@ -119,14 +119,22 @@ func (t *trimmer) all(ctx context.Context) error {
 	listing, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	list := t.js.ListStreams(listing)
-	var infos []*jetstream.StreamInfo
+	var infos, states []*jetstream.StreamInfo
 	for info := range list.Info() {
-		if info.Config.Metadata[metaRole] == roleEvents {
+		switch info.Config.Metadata[metaRole] {
+		case roleEvents:
 			infos = append(infos, info)
+		case roleState:
+			states = append(states, info)
 		}
 	}
 	if err := list.Err(); err != nil {
 		return err
+	}
+	for _, info := range states {
+		if err := t.stateRoom(ctx, info); err != nil && ctx.Err() == nil {
+			t.log.Info("the state of steps has no room", "stream", info.Config.Name, "error", err.Error())
+		}
 	}
 	present := map[string]bool{}
 	for _, info := range infos {

@@ -29,6 +29,8 @@ type Session interface {
 	EnsureDurable(ctx context.Context, want Durable) (changed bool, err error)
 	// Durables of a stream, with their metadata. ErrNotFound when the stream is not there.
 	Durables(ctx context.Context, stream string) ([]DurableState, error)
+	// PurgeState removes what the steps of a destination remember.
+	PurgeState(ctx context.Context, namespace, integration string, route types.UID, destination string) error
 	// DeleteDurable removes a durable consumer. Deleting what is not there is no error.
 	DeleteDurable(ctx context.Context, stream, name string) error
 
@@ -66,8 +68,8 @@ var (
 type Streams struct {
 	Namespace, Integration string
 	UID                    types.UID
-	// MaxBytes of events and of dead letters.
-	MaxBytes, DeadMaxBytes int64
+	// MaxBytes of events and of dead letters. StateMaxBytes of the state of steps; 0 while no Route has such a step, and what there is stays.
+	MaxBytes, DeadMaxBytes, StateMaxBytes int64
 	// Retention of delivered messages.
 	Retention time.Duration
 	// DeduplicationWindow of message ids.

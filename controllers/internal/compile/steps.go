@@ -49,5 +49,6 @@ func Step(s *v1alpha1.Step) contract.Step {
 	if s.LoadBalance != nil {
 		out.LoadBalance = loadBalance(s.LoadBalance)
 	}
+	setState(&out, s)
 	return out
 }

@@ -37,7 +37,12 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	errs := systems.CheckFilter(spec.Child("filter"), r.Spec.Filter)
 	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
 	errs = append(errs, checkKeys(spec, r)...)
+	errs = append(errs, checkState(spec, r)...)
+	if r.Spec.Call != nil {
+		errs = append(errs, checkCallSteps(spec.Child("steps"), r.Spec.Steps)...)
+	}
 	if call := r.Spec.Call; call != nil && call.Response != nil {
+		errs = append(errs, checkCallSteps(spec.Child("call", "response", "steps"), call.Response.Steps)...)
 		errs = append(errs, checkSteps(spec.Child("call", "response", "steps"), call.Response.Steps)...)
 	}
 	sources := map[v1alpha1.ObjectName]bool{}
@@ -75,7 +80,8 @@ func Outcome(errs field.ErrorList) error {
 	case field.ErrorTypeRequired:
 		reason = v1alpha1.ReasonInvalidSpec
 	case field.ErrorTypeInvalid:
-		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") || strings.HasSuffix(errs[0].Field, ".cron") {
+		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") ||
+			strings.HasSuffix(errs[0].Field, "].state") || strings.HasSuffix(errs[0].Field, "].delay") || strings.HasSuffix(errs[0].Field, "].throttle") || strings.HasSuffix(errs[0].Field, ".cron") {
 			reason = v1alpha1.ReasonInvalidSpec
 		}
 	}

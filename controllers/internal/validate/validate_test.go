@@ -41,6 +41,27 @@ func TestPositions(t *testing.T) {
 			s.To[0].Operation = &v1alpha1.Operation{Postgres: &v1alpha1.PostgresWrite{Columns: map[string]v1alpha1.Expression{"id": "data..id"}}}
 		}))), "spec.to[out].operation.postgres.columns[id]: line 1"},
 		{"cycle", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.To[0].Connector = "in" }))), "spec.to[out].connector: a Route cannot deliver"},
+		{"a call that waits", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc"}
+			s.Steps = []v1alpha1.Step{{Filter: "true"}, {Delay: &v1alpha1.Delay{Until: "time"}}}
+		}))), "spec.steps[1].delay: a call is answered at once"},
+		{"until", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Steps = []v1alpha1.Step{{Delay: &v1alpha1.Delay{Until: "data."}}} }))),
+			"spec.steps[0].delay.until: line 1"},
+		{"state without event", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.Steps = []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}}
+		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are done by the relay"},
+		{"state before another step", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "x"}
+			s.Steps = []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}, {Filter: "true"}}
+		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are the last step"},
+		{"state before the destination's filter", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To[0].Connector, s.To[0].Event, s.To[0].Filter = "", &v1alpha1.EventDestination{Type: "x"}, "true"
+			s.Steps = []v1alpha1.Step{{Resequence: &v1alpha1.Resequence{Number: "data.n"}}}
+		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are the last step"},
+		{"state at the end", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "x"}
+			s.Steps = []v1alpha1.Step{{Filter: "true"}, {Aggregate: &v1alpha1.Aggregate{Key: "data.id", Count: new(int32(3))}}}
+		}))), ""},
 		{"circle of events", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.From = []v1alpha1.RouteFrom{{Events: &v1alpha1.RouteEvents{Types: []string{"other", "police.>"}}}}
 			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "police.arrest.v1"}

@@ -141,6 +141,29 @@ var _ = Describe("The relay of an Integration", func() {
 		Eventually(condition(ctx, route, "Ready")).Should(HavePrefix("False/IntegrationNotFound"))
 	})
 
+	It("has a place for the state of steps that keep some, which goes with them", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		integration, source := newIntegration(ns), newSource(ns, "custody")
+		route := eventRoute(ns, "orders", "custody", "police.order")
+		route.Spec.Steps = []v1alpha1.Step{{Aggregate: &v1alpha1.Aggregate{Key: "data.order", Count: new(int32(3))}}}
+		create(ctx, integration, source, route)
+		expectReady(ctx, route, integration)
+		_, js := broker.Admin()
+		stream, err := js.Stream(ctx, contract.StateStream(ns, "default"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stream.CachedInfo().Config.MaxBytes).To(BeEquivalentTo(256 << 20))
+		subject := contract.StatePrefix(ns, "default", string(route.UID), "public") + "aggregate.x"
+		_, err = js.Publish(ctx, subject, []byte("{}"))
+		Expect(err).NotTo(HaveOccurred())
+		remove(ctx, route)
+		Eventually(func() error { _, err := stream.GetLastMsgForSubject(ctx, subject); return err }).ShouldNot(Succeed())
+
+		misplaced := newRoute(ns, "misplaced", "custody", "court")
+		misplaced.Spec.Steps = []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}}
+		create(ctx, misplaced)
+		Eventually(condition(ctx, misplaced, "Accepted")).Should(And(HavePrefix("False/InvalidSpec"), ContainSubstring("deliver to an event")))
+	})
+
 	It("is refused a Route that would feed itself", func(ctx SpecContext) {
 		ns := newNamespace(ctx)
 		route := eventRoute(ns, "circle", "", "police.arrest.v1")

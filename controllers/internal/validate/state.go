@@ -1,0 +1,49 @@
+package validate
+
+import (
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/compile"
+)
+
+// checkState holds steps that keep state to where they can be kept: once for all, in the relay, on what all other steps have left.
+func checkState(spec *field.Path, r *v1alpha1.Route) field.ErrorList {
+	if !compile.NeedsState(r) {
+		return nil
+	}
+	var errs field.ErrorList
+	if r.Spec.Call != nil {
+		for i := range r.Spec.Steps {
+			if compile.KeepsState(&r.Spec.Steps[i]) {
+				errs = append(errs, misplaced(spec.Child("steps").Index(i), "a call is answered by itself: no other message has a part in it"))
+			}
+		}
+		return errs
+	}
+	for _, d := range r.Spec.To {
+		to := spec.Child("to").Key(string(d.Name))
+		errs = append(errs, checkDestinationState(spec.Child("steps"), r.Spec.Steps, &d, d.Filter == "" && len(d.Steps) == 0)...)
+		errs = append(errs, checkDestinationState(to.Child("steps"), d.Steps, &d, true)...)
+	}
+	return errs
+}
+
+// checkDestinationState of one list of a destination's steps; last says that nothing follows the list.
+func checkDestinationState(path *field.Path, list []v1alpha1.Step, d *v1alpha1.Destination, last bool) field.ErrorList {
+	var errs field.ErrorList
+	for i := range list {
+		switch {
+		case !compile.KeepsState(&list[i]):
+		case d.Event == nil:
+			errs = append(errs, misplaced(path.Index(i), "deduplicate, aggregate and resequence are done by the relay: deliver to an event (`to: [{name: x, event: {type: ...}}]`), and read that in another Route"))
+		case !last || i < len(list)-1:
+			errs = append(errs, misplaced(path.Index(i), "deduplicate, aggregate and resequence are the last step of their destination: what comes after belongs to the Route that reads the event"))
+		}
+	}
+	return errs
+}
+
+func misplaced(path *field.Path, why string) *field.Error {
+	return field.Invalid(path.Child("state"), "", why)
+}
