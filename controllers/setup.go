@@ -17,6 +17,7 @@ import (
 	"github.com/metip/metip/controllers/internal/credentials"
 	"github.com/metip/metip/controllers/internal/metrics"
 	"github.com/metip/metip/controllers/internal/refs"
+	"github.com/metip/metip/controllers/internal/schemas"
 	"github.com/metip/metip/controllers/internal/signals"
 	"github.com/metip/metip/controllers/internal/validate"
 	"github.com/metip/metip/controllers/replay"
@@ -28,6 +29,8 @@ import (
 type Options struct {
 	// OperatorNamespace is where the operator runs, keeps the brokers' keys, and looks for the Broker called default.
 	OperatorNamespace string
+	// Namespaces that the operator watches, as in CacheOptions.
+	Namespaces []string
 	// Image of every pod that the operator makes: it holds /connector and /nats-server.
 	Image           string
 	ImagePullPolicy corev1.PullPolicy
@@ -111,6 +114,11 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 		valid    = validate.NewMemo(o.AllowedPodAnnotations)
 		recorder = mgr.GetEventRecorder("metip")
 	)
+	configMaps, err := schemas.NewWatcher(mgr, o.Namespaces)
+	if err != nil {
+		return err
+	}
+	texts := &schemas.Resolver{Watch: configMaps, Live: mgr.GetAPIReader(), Valid: valid}
 	if err := (&broker.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Events: recorder, Sessions: registry,
 		OperatorNamespace: o.OperatorNamespace, AllowedAnnotations: o.AllowedPodAnnotations,
@@ -125,7 +133,7 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 	}
 	connectors := &connector.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Apply: applier, Areas: areas, Sessions: registry, Hub: hub, Events: recorder,
-		Credentials: credentials.NewStore(mgr.GetClient(), mgr.GetAPIReader()), Valid: valid, Workers: o.Workers, Resync: connectorResync,
+		Credentials: credentials.NewStore(mgr.GetClient(), mgr.GetAPIReader()), Valid: valid, Schemas: texts, ConfigMaps: configMaps, Workers: o.Workers, Resync: connectorResync,
 		Defaults: connector.Defaults{Image: o.Image, ImagePullPolicy: o.ImagePullPolicy, Resources: o.Connector, Env: o.ConnectorEnv},
 	}
 	if err := connectors.SetupWithManager(mgr); err != nil {
@@ -135,7 +143,7 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 		return fmt.Errorf("controller of relays: %w", err)
 	}
 	if err := (&route.Reconciler{
-		Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Valid: valid, Workers: o.Workers, Resync: o.Resync,
+		Client: mgr.GetClient(), Areas: areas, Hub: hub, Events: recorder, Valid: valid, Schemas: texts, ConfigMaps: configMaps, Workers: o.Workers, Resync: o.Resync,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Routes: %w", err)
 	}

@@ -62,6 +62,9 @@ const (
 	ReasonInvalidExpression = "InvalidExpression"
 	// ReasonInvalidSpec (Accepted, False; Stalled): the spec is invalid in a way that the schema cannot express; the message names the field.
 	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonInvalidSchema (Accepted, False; Stalled): a schema does not compile; the message gives field, line and column, and the ConfigMap if it
+	// is in one. What ran before goes on running.
+	ReasonInvalidSchema = "InvalidSchema"
 	// ReasonAnnotationNotAllowed (Accepted, False; Stalled): template.annotations has one that the operator's flag does not list.
 	ReasonAnnotationNotAllowed = "AnnotationNotAllowed"
 	// ReasonConfigTooLarge (Accepted, False; Stalled): the compiled configuration exceeds 900 KB.
@@ -88,6 +91,8 @@ const (
 	ReasonExchangeMismatch = "ExchangeMismatch"
 	// ReasonOperationMismatch (ResolvedRefs, False): a destination's operation is of another system than its Connector.
 	ReasonOperationMismatch = "OperationMismatch"
+	// ReasonSchemaNotFound (ResolvedRefs, False): there is no such ConfigMap with a schema, or it lacks the key. What ran before goes on running.
+	ReasonSchemaNotFound = "SchemaNotFound"
 	// ReasonCredentialsNotFound (ResolvedRefs, False): the Secret of an external Broker is missing or lacks a key.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
 

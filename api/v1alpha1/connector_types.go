@@ -94,6 +94,8 @@ type ConnectorSpec struct {
 
 // Source is where messages come from: what they are called and look like, and exactly one system.
 // +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.schedule)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.format) || self.format == 'JSON'",message="a schema needs format JSON: XML is checked to be well-formed, and Text and Binary have no schema"
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered are checked in the Route: leave schema out, and write `steps: [{validate: {jsonSchema: ...}}]` there"
 // +kubebuilder:validation:XValidation:rule="!has(self.partitionKey) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered have no partition key: leave partitionKey out, or set `http: {exchange: OneWay}`"
 type Source struct {
 	// eventType of the messages, as CloudEvents calls it: what Routes select by, for example custody.arrest. Left out, it is the
@@ -113,6 +115,10 @@ type Source struct {
 	// order with no other. Left out, messages have the key that the system gives them, such as the CloudEvents extension `partitionkey`.
 	// +optional
 	PartitionKey Expression `json:"partitionKey,omitempty"`
+	// schema that bodies must follow, a JSON Schema (see a Route's `validate: {jsonSchema: ...}`): what does not is refused at the door, over HTTP
+	// with 422, the path and the rule that is broken. Only with format JSON.
+	// +optional
+	Schema *SchemaSource `json:"schema,omitempty"`
 	// http listens for HTTP requests.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`

@@ -154,6 +154,7 @@ func (f flags) options() (controllers.Options, error) {
 	return controllers.Options{
 		OperatorNamespace: f.operatorNamespace, Image: f.image, ImagePullPolicy: corev1.PullPolicy(f.pullPolicy),
 		AllowedPodAnnotations: split(f.allowedAnnotations),
+		Namespaces:            split(f.watchNamespaces),
 		Connector:             f.connectorResources.ResourceRequirements, Broker: f.brokerResources.ResourceRequirements,
 		ConnectorEnv: f.connectorEnv, FixedGroup: f.fixedGroup, Workers: f.workers, Resync: f.resync, Metrics: true,
 	}, nil

@@ -219,11 +219,10 @@ func (w *csvWriter) object(n ref) error {
 	clear(w.cells)
 	for m := w.nodes[n].first; m != 0; m = w.nodes[m].next {
 		name := w.name(m)
-		i, ok := -1, false
-		if w.place != nil {
-			i, ok = w.place[string(name)]
-		} else if i = slices.IndexFunc(w.columns, func(column string) bool { return column == string(name) }); i >= 0 {
-			ok = true
+		i, ok := w.place[string(name)]
+		if w.place == nil {
+			i = slices.IndexFunc(w.columns, func(column string) bool { return column == string(name) })
+			ok = i >= 0
 		}
 		if !ok {
 			return fmt.Errorf("the member %.64q is no column of the table", name)

@@ -20,6 +20,7 @@ import (
 	"github.com/metip/metip/controllers/internal/credentials"
 	"github.com/metip/metip/controllers/internal/reconcile"
 	"github.com/metip/metip/controllers/internal/refs"
+	"github.com/metip/metip/controllers/internal/schemas"
 	"github.com/metip/metip/controllers/internal/signals"
 	"github.com/metip/metip/controllers/internal/validate"
 )
@@ -34,9 +35,12 @@ type Reconciler struct {
 	Events      events.EventRecorder
 	Credentials *credentials.Store
 	Valid       *validate.Memo
-	Areas       *refs.Areas
-	Defaults    Defaults
-	Workers     int
+	// Schemas that Connectors and Routes keep in ConfigMaps, which ConfigMaps watches.
+	Schemas    *schemas.Resolver
+	ConfigMaps *schemas.Watcher
+	Areas      *refs.Areas
+	Defaults   Defaults
+	Workers    int
 	// Resync is how often a Connector is looked at when nothing happens; users are renewed then.
 	Resync time.Duration
 
@@ -59,6 +63,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.Integration{}, handler.EnqueueRequestsFromMapFunc(r.integrationToConnectors), builder.WithPredicates(integrationChanged)).
 		WatchesMetadata(&corev1.Secret{}, secretHandler{}).
 		WatchesRawSource(r.Hub.Connectors(connectorItself)).
+		WatchesRawSource(r.ConfigMaps.Changes(r.schemaToConnectors)).
 		WatchesRawSource(r.Hub.Brokers(r.brokerToConnectors)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers}).
 		Complete(r.lifecycle())

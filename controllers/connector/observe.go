@@ -16,6 +16,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/metadata"
+	"github.com/metip/metip/controllers/internal/outcome"
 	"github.com/metip/metip/controllers/internal/refs"
 )
 
@@ -40,10 +41,13 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	if s.area.Session != nil {
 		s.reports = s.area.Session.Reports(key.Namespace, key.Name)
 	}
+	if err := r.observeSchema(ctx, s); err != nil {
+		return err
+	}
 	if s.areaErr != nil || !s.runsRoutes() {
 		return nil
 	}
-	return r.observeRoutes(s, routes)
+	return r.observeRoutes(ctx, s, routes)
 }
 
 // routes that name the Connector or, of a relay, make events.
@@ -92,13 +96,23 @@ func (s *scope) calls(route *v1alpha1.Route) bool {
 }
 
 // observeRoutes compiles the destinations that end in the Connector, and the calls that begin in it. Routes that are refused are left out:
-// their own status says why, and their messages wait.
-func (r *Reconciler) observeRoutes(s *scope, routes []v1alpha1.Route) error {
+// their own status says why, and their messages wait; one whose schema is missing or invalid stays as it is deployed.
+func (r *Reconciler) observeRoutes(ctx context.Context, s *scope, routes []v1alpha1.Route) error {
 	for n := range routes {
 		route := &routes[n]
 		if !route.DeletionTimestamp.IsZero() || len(r.Valid.Route(route)) > 0 {
 			continue
 		}
+		resolved, err := r.Schemas.Route(ctx, route)
+		if _, e := outcome.Of(err); e != nil {
+			if err := r.keepRoute(ctx, s, route); err != nil {
+				return err
+			}
+			continue
+		} else if err != nil {
+			return err
+		}
+		route = resolved
 		if s.calls(route) {
 			s.made = append(s.made, compile.Call(s.area.Integration, route))
 		}

@@ -24,11 +24,13 @@ func (r *Reconciler) phases() []reconcile.Phase[*scope] {
 		{Condition: v1alpha1.ConditionResolvedRefs, Run: r.observe},
 		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileRefresh},
 		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.areaErr }},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.withoutSchema() }},
 		{Condition: v1alpha1.ConditionProgrammed, Run: func(_ context.Context, s *scope) error { return s.area.Programmed() }},
 		{Condition: v1alpha1.ConditionAccepted, Run: r.reconcileConfig},
 		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileCredentials},
 		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileChildren},
 		{Condition: v1alpha1.ConditionDeployed, Run: r.reconcileRollout},
+		{Condition: v1alpha1.ConditionResolvedRefs, Run: func(_ context.Context, s *scope) error { return s.unresolved }},
 	}
 }
 
@@ -52,7 +54,7 @@ func (r *Reconciler) reconcileAccepted(ctx context.Context, s *scope) error {
 
 // reconcileConfig compiles the configuration, and holds it back while the Routes in it are still being changed.
 func (r *Reconciler) reconcileConfig(_ context.Context, s *scope) error {
-	config, err := compile.Config(s.connector, s.area.Integration, s.system, s.area.Session.Client(), s.routes, s.made)
+	config, err := compile.Config(s.resolved, s.area.Integration, s.system, s.area.Session.Client(), s.routes, s.made)
 	if err != nil {
 		return err
 	}

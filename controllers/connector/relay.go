@@ -48,6 +48,7 @@ func (r *RelayReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.Route{}, handler.EnqueueRequestsFromMapFunc(routeToRelay), builder.WithPredicates(specChanged)).
 		WatchesMetadata(&corev1.Secret{}, secretHandler{relays: true}).
 		WatchesRawSource(r.Hub.Connectors(relayItself)).
+		WatchesRawSource(r.ConfigMaps.Changes(r.schemaToRelays)).
 		WatchesRawSource(r.Hub.Brokers(r.brokerToRelays)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers}).
 		Complete(r)

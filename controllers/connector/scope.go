@@ -27,6 +27,11 @@ type scope struct {
 	// area is the Integration with its Broker; areaErr says what it lacks.
 	area    refs.Area
 	areaErr error
+	// resolved is the Connector with the text of its schema. What is missing or invalid of that is unresolved: then it is the text that runs.
+	resolved   *v1alpha1.Connector
+	unresolved error
+	// running is the configuration that the pods run, once it has been read.
+	running *contract.Config
 	// attached is the number of Routes that name the Connector; routes are the destinations that end in it, and made the calls that begin in
 	// it, compiled.
 	attached int

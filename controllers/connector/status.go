@@ -20,11 +20,16 @@ import (
 func setStatus(s *scope, err error, failed string) {
 	st := &s.connector.Status
 	set := conditions.For(&st.Conditions, s.connector.Generation)
-	set.Progress(err, failed,
-		conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"},
-		conditions.Step{Condition: v1alpha1.ConditionResolvedRefs, Reason: v1alpha1.ReasonResolved, Message: "Integration and Broker are there"},
-		conditions.Step{Condition: v1alpha1.ConditionProgrammed, Reason: v1alpha1.ReasonProgrammed, Message: "the pods have a broker user"},
-	)
+	accepted := conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"}
+	resolved := conditions.Step{Condition: v1alpha1.ConditionResolvedRefs, Reason: v1alpha1.ReasonResolved, Message: "Integration and Broker are there"}
+	programmed := conditions.Step{Condition: v1alpha1.ConditionProgrammed, Reason: v1alpha1.ReasonProgrammed, Message: "the pods have a broker user"}
+	if s.unresolved != nil && err == s.unresolved && s.config.Hash != "" { //nolint:errorlint // the very error of the last phase
+		// All else has been done, with the schema that runs.
+		set.Progress(err, failed, accepted, resolved)
+		set.True(programmed.Condition, programmed.Reason, programmed.Message)
+	} else {
+		set.Progress(err, failed, accepted, resolved, programmed)
+	}
 	if s.record == nil && err != nil && failed == v1alpha1.ConditionDeployed {
 		set.Unknown(v1alpha1.ConditionProgrammed, v1alpha1.ReasonPending, "no broker user has been issued yet")
 	}

@@ -47,9 +47,12 @@ func (r *Reconciler) observeService(ctx context.Context, s *scope) error {
 
 // observeCallers finds out which sources run the call as it is now, and what their pods say of it.
 func (r *Reconciler) observeCallers(ctx context.Context, s *scope) error {
-	want, err := compile.CallDigest(compile.Call(s.area.Integration, s.route))
-	if err != nil {
-		return err
+	want := ""
+	if s.resolved != nil {
+		var err error
+		if want, err = compile.CallDigest(compile.Call(s.area.Integration, s.resolved)); err != nil {
+			return err
+		}
 	}
 	seen := map[v1alpha1.ObjectName]bool{}
 	for _, f := range s.route.Spec.From {
@@ -66,7 +69,7 @@ func (r *Reconciler) observeCallers(ctx context.Context, s *scope) error {
 		if err != nil {
 			return err
 		}
-		c.taken = digests[compile.RouteKey(s.route.Name, contract.CallDestination)] == want
+		c.taken = want != "" && digests[compile.RouteKey(s.route.Name, contract.CallDestination)] == want
 		s.call.callers = append(s.call.callers, c)
 	}
 	return nil

@@ -23,18 +23,22 @@ import (
 	"github.com/metip/metip/controllers/internal/metadata"
 	"github.com/metip/metip/controllers/internal/reconcile"
 	"github.com/metip/metip/controllers/internal/refs"
+	"github.com/metip/metip/controllers/internal/schemas"
 	"github.com/metip/metip/controllers/internal/signals"
 	"github.com/metip/metip/controllers/internal/validate"
 )
 
 // Reconciler reconciles Routes.
 type Reconciler struct {
-	Client  client.Client
-	Areas   *refs.Areas
-	Hub     *signals.Hub
-	Events  events.EventRecorder
-	Valid   *validate.Memo
-	Workers int
+	Client client.Client
+	Areas  *refs.Areas
+	Hub    *signals.Hub
+	Events events.EventRecorder
+	Valid  *validate.Memo
+	// Schemas that Routes keep in ConfigMaps, which ConfigMaps watches.
+	Schemas    *schemas.Resolver
+	ConfigMaps *schemas.Watcher
+	Workers    int
 	// Resync is how often the durable consumers are looked at when nothing happens.
 	Resync time.Duration
 }
@@ -47,6 +51,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.Integration{}, handler.EnqueueRequestsFromMapFunc(r.integrationToRoutes), builder.WithPredicates(integrationChanged)).
 		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.configMapToRoutes), builder.WithPredicates(createdOnly)).
 		WatchesRawSource(r.Hub.Connectors(r.reportToRoutes)).
+		WatchesRawSource(r.ConfigMaps.Changes(r.schemaToRoutes)).
 		WatchesRawSource(r.Hub.Brokers(r.brokerToRoutes)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers}).
 		Complete(r.lifecycle())
@@ -108,6 +113,11 @@ func (r *Reconciler) reportToRoutes(ctx context.Context, connector types.Namespa
 		return requests(ctx)(refs.RelayedRoutes(ctx, r.Client, types.NamespacedName{Namespace: connector.Namespace, Name: integration}))
 	}
 	return requests(ctx)(refs.RoutesNaming(ctx, r.Client, connector))
+}
+
+// schemaToRoutes maps a ConfigMap of a user to the Routes whose schemas are in it.
+func (r *Reconciler) schemaToRoutes(ctx context.Context, configMap types.NamespacedName) []ctrl.Request {
+	return requests(ctx)(refs.RoutesWithSchema(ctx, r.Client, configMap))
 }
 
 func (r *Reconciler) integrationToRoutes(ctx context.Context, o client.Object) []ctrl.Request {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,6 +22,9 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	if err := r.observeConnectors(ctx, s); err != nil {
 		return err
 	}
+	if err := r.observeSchemas(ctx, s); err != nil {
+		return err
+	}
 	area, err := r.Areas.Of(ctx, types.NamespacedName{Namespace: s.route.Namespace, Name: string(s.route.Spec.IntegrationRef.Name)})
 	s.area = area
 	if err != nil {
@@ -36,6 +40,20 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 		if err := r.observeDelivery(ctx, s, &s.destinations[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// observeSchemas reads the schemas that are in ConfigMaps. While one is missing or invalid, the pods run what they ran before.
+func (r *Reconciler) observeSchemas(ctx context.Context, s *scope) error {
+	resolved, err := r.Schemas.Route(ctx, s.route)
+	if _, e := outcome.Of(err); err != nil && e == nil {
+		return err
+	}
+	if err == nil {
+		s.resolved = resolved
+	} else if s.unresolved == nil {
+		s.unresolved = err
 	}
 	return nil
 }
@@ -96,10 +114,11 @@ func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destinati
 		d.reports = s.area.Session.Reports(s.route.Namespace, d.connector.Name)
 	}
 	digests, err := r.digests(ctx, d.connector)
-	if err != nil || digests == nil {
+	if err != nil || digests == nil || s.resolved == nil {
 		return err
 	}
-	compiled, err := compile.Route(s.area.Integration, s.route, d.spec)
+	at := slices.IndexFunc(s.resolved.Spec.To, func(to v1alpha1.Destination) bool { return to.Name == d.spec.Name })
+	compiled, err := compile.Route(s.area.Integration, s.resolved, &s.resolved.Spec.To[at])
 	if err != nil {
 		return err
 	}

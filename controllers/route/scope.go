@@ -14,6 +14,8 @@ type scope struct {
 	area refs.Area
 	// sources by name; nil for one that does not exist.
 	sources map[string]*v1alpha1.Connector
+	// resolved is the Route with the texts of its schemas; nil while one is missing or invalid.
+	resolved *v1alpha1.Route
 	// unresolved is the first reference that leads nowhere or where it may not.
 	unresolved error
 

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,8 +27,8 @@ func setStatus(s *scope, err error, failed string) {
 		programmed.Message = "every source may call the service"
 	}
 	accepted := conditions.Step{Condition: v1alpha1.ConditionAccepted, Reason: v1alpha1.ReasonAccepted, Message: "the spec is valid"}
-	if failed == v1alpha1.ConditionResolvedRefs && s.allProgrammed() {
-		// A Connector is missing; the durable consumers hold the Route's place all the same.
+	if (failed == v1alpha1.ConditionResolvedRefs || failed == v1alpha1.ConditionAccepted) && s.allProgrammed() {
+		// A Connector is missing, or a schema; the durable consumers hold the Route's place all the same.
 		set.Progress(err, failed, accepted, resolved)
 		set.True(programmed.Condition, programmed.Reason, programmed.Message)
 	} else {
@@ -55,7 +56,7 @@ func (s *scope) allProgrammed() bool {
 // setUnresolved corrects ResolvedRefs of a pass that ended before references were looked at.
 func setUnresolved(s *scope, set conditions.Setter, failed string) {
 	if _, e := outcome.Of(s.unresolved); e != nil && failed == v1alpha1.ConditionProgrammed {
-		set.False(v1alpha1.ConditionResolvedRefs, e.Reason, s.unresolved.Error())
+		set.False(cmp.Or(e.Condition, v1alpha1.ConditionResolvedRefs), e.Reason, s.unresolved.Error())
 	}
 }
 

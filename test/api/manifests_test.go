@@ -41,7 +41,7 @@ var _ = Describe("Samples", func() {
 	It("has every kind and every member of every union", func() {
 		for _, needle := range []string{
 			"kind: Broker", "managed:", "external:", "kind: Integration", "kind: Connector", "http: {}", "schedule:", "postgres:",
-			"bearer:", "basic:", "hmac:", "anonymous: {}", "kind: Route", "filter:", "transform:", "cel:", "setHeaders:", "redact:", "wireTap:", "recipientList:", "loadBalance:", "operation:", "event:", "events:", "delay:", "throttle:", "deduplicate:", "aggregate:", "resequence:",
+			"bearer:", "basic:", "hmac:", "anonymous: {}", "kind: Route", "filter:", "transform:", "cel:", "setHeaders:", "redact:", "wireTap:", "recipientList:", "loadBalance:", "operation:", "event:", "events:", "delay:", "throttle:", "deduplicate:", "aggregate:", "resequence:", "validate:", "jsonSchema:", "xml: {}", "convert:", "csv:", "avro:", "charset:", "split:", "schema:",
 			"kind: Replay", "    time:", "sequences:", "ids:", "deadLetters:", "dryRun:",
 			"service:", "stub:", "faults:", "cache:", "exchange: RequestReply", "call:", "response:",
 		} {

@@ -49,6 +49,10 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 			DeduplicationWindow: contract.Duration(DeduplicationWindow(i)),
 			Calls:               calls,
 		}
+		if c.Spec.Source.Schema != nil {
+			schema := Schema(c.Spec.Source.Schema)
+			out.Source.Schema = &schema
+		}
 		if out.Source.EventType == "" {
 			out.Source.EventType = c.Name
 		}

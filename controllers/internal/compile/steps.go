@@ -40,6 +40,7 @@ func Step(s *v1alpha1.Step) contract.Step {
 			out.SetHeaders[name] = string(value)
 		}
 	}
+	setFormats(&out, s)
 	if s.Redact != nil {
 		out.Redact = &contract.Redact{Paths: s.Redact.Paths, Mask: s.Redact.Mask}
 	}

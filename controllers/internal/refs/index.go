@@ -31,6 +31,8 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 			return []string{string(o.(*v1alpha1.Route).Spec.IntegrationRef.Name)}
 		}},
 		{&v1alpha1.Route{}, indexConnectors, func(o client.Object) []string { return Connectors(o.(*v1alpha1.Route)) }},
+		{&v1alpha1.Route{}, indexSchemas, func(o client.Object) []string { return configMaps(RouteSchemas(o.(*v1alpha1.Route))) }},
+		{&v1alpha1.Connector{}, indexSchemas, func(o client.Object) []string { return configMaps(ConnectorSchemas(o.(*v1alpha1.Connector))) }},
 	} {
 		if err := indexer.IndexField(ctx, i.obj, i.name, i.keys); err != nil {
 			return fmt.Errorf("indexing %T by %s: %w", i.obj, i.name, err)

@@ -40,6 +40,16 @@ func (m *Memo) Connector(c *v1alpha1.Connector) field.ErrorList {
 	return m.check(c.UID, c.Generation, func() field.ErrorList { return Connector(c, m.allowedAnnotations) })
 }
 
+// ResolvedRoute is Route for one whose schemas have their texts; version stands for them and the generation.
+func (m *Memo) ResolvedRoute(r *v1alpha1.Route, version int64) field.ErrorList {
+	return m.check("resolved/"+r.UID, version, func() field.ErrorList { return Route(r) })
+}
+
+// ResolvedConnector is Connector for one whose schema has its text; version stands for it and the generation.
+func (m *Memo) ResolvedConnector(c *v1alpha1.Connector, version int64) field.ErrorList {
+	return m.check("resolved/"+c.UID, version, func() field.ErrorList { return Connector(c, m.allowedAnnotations) })
+}
+
 func (m *Memo) check(uid types.UID, generation int64, check func() field.ErrorList) field.ErrorList {
 	m.mu.Lock()
 	f, ok := m.found[uid]

@@ -23,6 +23,7 @@ func Connector(c *v1alpha1.Connector, allowedAnnotations []string) field.ErrorLi
 	}
 	if c.Spec.Source != nil {
 		errs = append(errs, checkKey(field.NewPath("spec", "source", "partitionKey"), c.Spec.Source.PartitionKey)...)
+		errs = append(errs, checkSchema(field.NewPath("spec", "source", "schema"), c.Spec.Source.Schema)...)
 	}
 	for _, name := range children.ForbiddenAnnotations(c.Spec.Template, allowedAnnotations) {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "template", "annotations").Key(name),
@@ -37,6 +38,7 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	errs := systems.CheckFilter(spec.Child("filter"), r.Spec.Filter)
 	errs = append(errs, checkSteps(spec.Child("steps"), r.Spec.Steps)...)
 	errs = append(errs, checkKeys(spec, r)...)
+	errs = append(errs, checkSplits(spec, r)...)
 	errs = append(errs, checkState(spec, r)...)
 	if r.Spec.Call != nil {
 		errs = append(errs, checkCallSteps(spec.Child("steps"), r.Spec.Steps)...)
@@ -80,7 +82,10 @@ func Outcome(errs field.ErrorList) error {
 	case field.ErrorTypeRequired:
 		reason = v1alpha1.ReasonInvalidSpec
 	case field.ErrorTypeInvalid:
-		if strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") ||
+		if strings.HasSuffix(errs[0].Field, "chema.inline") || strings.HasSuffix(errs[0].Field, "chema.configMap") {
+			reason = v1alpha1.ReasonInvalidSchema
+		}
+		if strings.HasSuffix(errs[0].Field, "].split") || strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") ||
 			strings.HasSuffix(errs[0].Field, "].state") || strings.HasSuffix(errs[0].Field, "].delay") || strings.HasSuffix(errs[0].Field, "].throttle") || strings.HasSuffix(errs[0].Field, ".cron") {
 			reason = v1alpha1.ReasonInvalidSpec
 		}
