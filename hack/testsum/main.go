@@ -128,8 +128,11 @@ func record(tests map[[2]string]*test, packages map[string]string, e event) {
 	t := entry(tests, e.Package, e.Test)
 	switch e.Action {
 	case "run":
-		if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
-			entry(tests, e.Package, e.Test[:i]).parent = true
+		// A subtest's own name may hold a slash, so that not every part before one is a test.
+		for i, c := range e.Test {
+			if p := tests[[2]string{e.Package, e.Test[:i]}]; c == '/' && p != nil {
+				p.parent = true
+			}
 		}
 	case "pass", "fail", "skip":
 		t.action = e.Action

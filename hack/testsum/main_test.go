@@ -37,6 +37,14 @@ func TestCountEvents(t *testing.T) {
 			{"Action":"fail","Package":"p"}`,
 			"7 passed, 1 failed, 0 skipped",
 		},
+		"a slash in a subtest's own name makes no test": {
+			`{"Action":"run","Package":"p","Test":"A"}
+			{"Action":"run","Package":"p","Test":"A/hack/tools"}
+			{"Action":"pass","Package":"p","Test":"A/hack/tools"}
+			{"Action":"pass","Package":"p","Test":"A"}
+			{"Action":"pass","Package":"p"}`,
+			"1 passed, 0 failed, 0 skipped",
+		},
 		"a package that does not build is a failure": {
 			`{"Action":"build-fail","ImportPath":"p [p.test]"}
 			{"Action":"fail","Package":"p"}`,
