@@ -98,13 +98,20 @@ func TestBelongs(t *testing.T) {
 func TestMain(m *testing.M) {
 	switch os.Getenv("PROCESS_TEST") {
 	case "obey":
-		select {}
+		wait()
 	case "ignore":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
-		select {}
+		wait()
 	}
 	os.Exit(m.Run())
+}
+
+// wait for a signal that ends the process. (An empty select would end it at once: Go takes it for a deadlock.)
+func wait() {
+	for {
+		_ = syscall.Pause()
+	}
 }
 
 func startSelf(t *testing.T, behaviour string) (Record, string) {
