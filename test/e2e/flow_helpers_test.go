@@ -247,8 +247,9 @@ func podNames(ctx context.Context, namespace, selector string) []string {
 	return names
 }
 
-// tell what the cluster says of the flow.
+// tell why the spec failed, and what the cluster says of the flow.
 func (f *testFlow) tell(ctx context.Context) {
+	fmt.Fprintf(GinkgoWriter, "\n%s\n", CurrentSpecReport().FailureMessage())
 	for _, args := range [][]string{
 		{"get", "metip", "-n", f.Namespace, "-o", "wide"},
 		{"get", "brokers.bus.metip.dev", "-n", f.broker.Namespace, "-o", "wide"},

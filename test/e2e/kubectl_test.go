@@ -13,8 +13,11 @@ import (
 var _ = Describe("kubectl", func() {
 	It("lists, explains, waits and scales as its users expect", func(ctx SpecContext) {
 		f := newFlow(ctx, flowOptions{})
-		table, err := on.Run(ctx, "get", "metip", "-n", f.Namespace)
-		Expect(err).NotTo(HaveOccurred())
+		var table string
+		Eventually(ctx, func() (err error) {
+			table, err = on.Run(ctx, "get", "metip", "-n", f.Namespace)
+			return err
+		}).WithTimeout(30*time.Second).Should(Succeed(), "kubectl looks categories up in what it knew of the API, and may have to look again")
 		report("%s", table)
 		for _, name := range []string{
 			"connector.bus.metip.dev/" + site.Custody, "connector.bus.metip.dev/" + site.CourtDB, "integration.bus.metip.dev/" + site.Integration,
@@ -40,7 +43,7 @@ var _ = Describe("kubectl", func() {
 			}
 		}
 
-		_, err = on.Run(ctx, "wait", "-n", f.Namespace, "--for=condition=Ready", "integration/"+site.Integration, "--timeout=5s")
+		_, err := on.Run(ctx, "wait", "-n", f.Namespace, "--for=condition=Ready", "integration/"+site.Integration, "--timeout=5s")
 		Expect(err).NotTo(HaveOccurred())
 		_, err = on.Run(ctx, "wait", "-n", f.Namespace, "--for=condition=Ready=False", "integration/"+site.Integration, "--timeout=1s")
 		Expect(err).To(HaveOccurred())
