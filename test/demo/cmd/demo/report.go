@@ -51,7 +51,8 @@ func (r *run) report(ctx context.Context) error {
 		return err
 	}
 	r.showLookups()
-	problems = append(problems, r.lookups.problems...)
+	r.showReplay()
+	problems = append(append(problems, r.lookups.problems...), r.replay.problems...)
 	if len(problems) > 0 {
 		fmt.Fprintf(r.out, "\nIt does not add up:\n  %s\n", strings.Join(problems, "\n  "))
 		return errors.New("the records do not add up")

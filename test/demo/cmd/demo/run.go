@@ -50,8 +50,9 @@ type run struct {
 	sent    []flow.Sent
 	ledgers []*flow.Ledger
 	lookups lookups
-	// deadBefore is the last dead letter of earlier runs.
-	deadBefore uint64
+	replay  replay
+	// deadBefore is the last dead letter of earlier runs, storedBefore their last message.
+	deadBefore, storedBefore uint64
 }
 
 func (r *run) say(format string, args ...any) {
@@ -68,7 +69,7 @@ func (r *run) everything(ctx context.Context, options cluster.Options) error {
 	if r.lines, err = readRecords(r.cluster.Root); err != nil {
 		return err
 	}
-	for _, phase := range []func(context.Context) error{r.prepare, r.applyFlow, r.post, r.settle, r.ask} {
+	for _, phase := range []func(context.Context) error{r.prepare, r.applyFlow, r.post, r.settle, r.ask, r.loseAndReplay} {
 		if err := phase(ctx); err != nil {
 			r.explain(ctx)
 			return err
@@ -171,12 +172,20 @@ func (r *run) applyFlow(ctx context.Context) error {
 	if r.admin, err = busadmin.Connect(ctx, r.cluster, defaultBroker); err != nil {
 		return err
 	}
-	stream, err := r.admin.JetStream.Stream(ctx, contract.DeadStream(site.Namespace, site.Integration))
-	if err != nil {
+	if r.deadBefore, err = r.last(ctx, contract.DeadStream(site.Namespace, site.Integration)); err != nil {
 		return err
 	}
-	r.deadBefore = stream.CachedInfo().State.LastSeq
-	return nil
+	r.storedBefore, err = r.last(ctx, contract.EventStream(site.Namespace, site.Integration))
+	return err
+}
+
+// last sequence of a stream.
+func (r *run) last(ctx context.Context, name string) (uint64, error) {
+	stream, err := r.admin.JetStream.Stream(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return stream.CachedInfo().State.LastSeq, nil
 }
 
 // post the records while showing what arrives.
