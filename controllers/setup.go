@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/metip/metip/controllers/broker"
 	"github.com/metip/metip/controllers/connector"
@@ -48,8 +48,8 @@ type Options struct {
 	Resync time.Duration
 	// Certificate serves the webhooks; nil when there are none.
 	Certificate *webhook.Rotator
-	// Metrics registers the operator's own metrics. Only one manager of a process may.
-	Metrics bool
+	// Metrics is where the operator's own metrics are registered; nil for nowhere. Each manager of a process needs its own.
+	Metrics prometheus.Registerer
 }
 
 const (
@@ -89,7 +89,8 @@ func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := refs.Index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if err := setupControllers(mgr, o, registry, hub); err != nil {
+	backlog := &metrics.Backlog{}
+	if err := setupControllers(mgr, o, registry, hub, backlog); err != nil {
 		return err
 	}
 	if o.Certificate != nil {
@@ -97,17 +98,17 @@ func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			return fmt.Errorf("webhooks: %w", err)
 		}
 	}
-	if o.Metrics {
-		c := &metrics.Collector{Reader: mgr.GetCache()}
+	if o.Metrics != nil {
+		c := &metrics.Collector{Reader: mgr.GetCache(), Backlog: backlog}
 		if o.Certificate != nil {
 			c.Certificate = o.Certificate.Expires
 		}
-		return crmetrics.Registry.Register(c)
+		return o.Metrics.Register(c)
 	}
 	return nil
 }
 
-func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *signals.Hub) error {
+func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *signals.Hub, backlog *metrics.Backlog) error {
 	var (
 		applier  = apply.New(mgr.GetClient(), mgr.GetAPIReader())
 		areas    = &refs.Areas{Client: mgr.GetClient(), Sessions: registry, OperatorNamespace: o.OperatorNamespace}
@@ -127,7 +128,8 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 		return fmt.Errorf("controller of Brokers: %w", err)
 	}
 	if err := (&integration.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Areas: areas, Hub: hub, Events: recorder, Workers: o.Workers, Resync: o.Resync,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Areas: areas, Hub: hub, Events: recorder, Backlog: backlog, Workers: o.Workers,
+		Resync: o.Resync,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller of Integrations: %w", err)
 	}

@@ -92,11 +92,8 @@ func run() error {
 const garbagePercent = 250
 
 // limitMemory tells the Go runtime of the container's limit, so that it collects garbage rather than being killed, and lets the heap, which is
-// small, grow threefold between collections: a tenth less CPU for 4 MiB. The environment has precedence.
+// small, grow by garbagePercent. The environment has precedence.
 func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200)
-	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -156,7 +157,7 @@ func (f flags) options() (controllers.Options, error) {
 		AllowedPodAnnotations: split(f.allowedAnnotations),
 		Namespaces:            split(f.watchNamespaces),
 		Connector:             f.connectorResources.ResourceRequirements, Broker: f.brokerResources.ResourceRequirements,
-		ConnectorEnv: f.connectorEnv, FixedGroup: f.fixedGroup, Workers: f.workers, Resync: f.resync, Metrics: true,
+		ConnectorEnv: f.connectorEnv, FixedGroup: f.fixedGroup, Workers: f.workers, Resync: f.resync, Metrics: crmetrics.Registry,
 	}, nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/controllers/internal/metadata"
+	"github.com/metip/metip/controllers/internal/metrics"
 	"github.com/metip/metip/controllers/internal/reconcile"
 	"github.com/metip/metip/controllers/internal/refs"
 	"github.com/metip/metip/controllers/internal/signals"
@@ -26,11 +27,13 @@ import (
 
 // Reconciler reconciles Integrations.
 type Reconciler struct {
-	Client  client.Client
-	Live    client.Reader
-	Areas   *refs.Areas
-	Hub     *signals.Hub
-	Events  events.EventRecorder
+	Client client.Client
+	Live   client.Reader
+	Areas  *refs.Areas
+	Hub    *signals.Hub
+	Events events.EventRecorder
+	// Backlog is told what waits for the destinations; nil when nobody asks.
+	Backlog *metrics.Backlog
 	Workers int
 	// Resync is how often the streams are looked at when nothing happens.
 	Resync time.Duration
@@ -63,6 +66,7 @@ func (r *Reconciler) lifecycle() *reconcile.Reconciler[*v1alpha1.Integration, *s
 			SetStatus: setStatus,
 			Finalizer: metadata.FinalizerIntegration,
 			Finalize:  r.finalize,
+			Gone:      r.gone,
 			Resync:    r.Resync,
 		},
 	}

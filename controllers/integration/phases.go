@@ -15,6 +15,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/compile"
+	"github.com/metip/metip/controllers/internal/metrics"
 	"github.com/metip/metip/controllers/internal/reconcile"
 	"github.com/metip/metip/controllers/internal/refs"
 )
@@ -70,13 +71,14 @@ func (r *Reconciler) reconcileStreams(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// reconcileDurables removes the durable consumers that no Route has any more. What is not MetIP's (no Route in the metadata) stays.
+// reconcileDurables removes the durable consumers that no Route has any more, and counts what waits for the others. What is not MetIP's (no Route in the metadata) stays.
 func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 	stream := contract.EventStream(s.integration.Namespace, s.integration.Name)
 	durables, err := s.area.Session.Durables(ctx, stream)
 	if err != nil {
 		return refs.BusOutcome(err)
 	}
+	pending := map[metrics.Destination]uint64{}
 	for _, d := range durables {
 		if d.RouteUID == "" {
 			continue
@@ -86,6 +88,7 @@ func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 			return err
 		}
 		if wanted {
+			pending[metrics.Destination{Route: d.Route, Name: d.Destination}] += d.Pending + uint64(d.AckPending)
 			continue
 		}
 		if err := s.area.Session.PurgeState(ctx, s.integration.Namespace, s.integration.Name, d.RouteUID, d.Destination); err != nil {
@@ -95,6 +98,17 @@ func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 			return refs.BusOutcome(err)
 		}
 		ctrl.LoggerFrom(ctx).Info("removed a durable consumer that no route has any more", "stream", stream, "durable", d.Name)
+	}
+	if r.Backlog != nil && s.integration.DeletionTimestamp.IsZero() {
+		r.Backlog.Set(s.key(), pending, s.now)
+	}
+	return nil
+}
+
+// gone: nothing waits any more that anybody knows of.
+func (r *Reconciler) gone(_ context.Context, integration types.NamespacedName) error {
+	if r.Backlog != nil {
+		r.Backlog.Forget(integration)
 	}
 	return nil
 }

@@ -154,15 +154,16 @@ func (s *session) Durables(ctx context.Context, stream string) ([]DurableState, 
 		return nil, fmt.Errorf("stream %s: %w", stream, explain(err))
 	}
 	var all []DurableState
+	marks := s.trimmer.marksOf(stream) // before the list, which must not lack one that is taken off
 	list := handle.ListConsumers(ctx)
 	for info := range list.Info() {
 		if info.Config.Durable == "" {
 			continue
 		}
 		all = append(all, DurableState{
-			Name: info.Name, RouteUID: types.UID(info.Config.Metadata[metaRouteUID]), Destination: info.Config.Metadata[metaDestination],
+			Name: info.Name, RouteUID: types.UID(info.Config.Metadata[metaRouteUID]), Route: info.Config.Metadata[metaRoute], Destination: info.Config.Metadata[metaDestination],
 			Filters: comparableDurable(info.Config).FilterSubjects, AckFloor: info.AckFloor.Stream,
-			Pending: info.NumPending, AckPending: info.NumAckPending, Paused: info.Paused,
+			Pending: info.NumPending - min(info.NumPending, marks.above(info.Delivered.Stream)), AckPending: info.NumAckPending, Paused: info.Paused,
 		})
 	}
 	if err := list.Err(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,6 +18,8 @@ const (
 	minReserve = 1 << 20
 	// markAttempts on the raised stream, whose sources compete for the reserve.
 	markAttempts = 20
+	// maxMarks that are remembered of a stream: of some hours.
+	maxMarks = 2000
 )
 
 // markBody must not be empty: the border between the accounts takes an answer without headers and body for the last one, and
@@ -34,6 +37,7 @@ func (t *trimmer) mark(ctx context.Context, info *jetstream.StreamInfo, state *t
 			return err
 		} else if last > 0 {
 			state.mark = last
+			t.remember(info, last)
 		}
 	}
 	if state.mark == info.State.LastSeq {
@@ -47,7 +51,44 @@ func (t *trimmer) mark(ctx context.Context, info *jetstream.StreamInfo, state *t
 		return fmt.Errorf("publishing a mark: %w", err)
 	}
 	state.mark = ack.Sequence
+	t.remember(info, ack.Sequence)
 	return nil
+}
+
+// sequences of marks in a stream, in order.
+type sequences []uint64
+
+// above a sequence, how many there are.
+func (s sequences) above(sequence uint64) uint64 {
+	at, _ := slices.BinarySearch(s, sequence+1)
+	return uint64(len(s) - at)
+}
+
+// remember a mark that the stream holds, so that it is not taken for a message that waits; and forget those that are gone, or too many.
+func (t *trimmer) remember(info *jetstream.StreamInfo, sequence uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := t.marks[info.Config.Name]
+	if n := len(known); n > 0 && sequence <= known[n-1] { // the stream was made anew
+		known = nil
+	}
+	gone, _ := slices.BinarySearch(known, info.State.FirstSeq)
+	gone = max(gone, len(known)+1-maxMarks)
+	// A copy, for whoever has asked reads the former.
+	t.marks[info.Config.Name] = append(slices.Clone(known[gone:]), sequence)
+}
+
+// marksOf a stream that this operator has put there.
+func (t *trimmer) marksOf(stream string) sequences {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.marks[stream]
+}
+
+func (t *trimmer) forgetMarks(stream string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.marks, stream)
 }
 
 func (t *trimmer) lastMark(ctx context.Context, stream, subject string) (uint64, error) {

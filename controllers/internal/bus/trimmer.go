@@ -44,6 +44,8 @@ type trimmer struct {
 	raised  map[string]bool
 	held    map[string]map[types.UID]held
 	streams map[string]*trimState
+	// marks that each stream holds, as far as they are known.
+	marks map[string]sequences
 }
 
 // trimState is what is remembered of one stream between two looks.
@@ -61,7 +63,7 @@ func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, l
 	}
 	return &trimmer{
 		nc: nc, js: js, interval: interval, log: log.WithName("trimmer"),
-		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, held: map[string]map[types.UID]held{}, streams: map[string]*trimState{},
+		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, held: map[string]map[types.UID]held{}, streams: map[string]*trimState{}, marks: map[string]sequences{},
 	}
 }
 
@@ -146,6 +148,7 @@ func (t *trimmer) all(ctx context.Context) error {
 	for name := range t.streams {
 		if !present[name] {
 			delete(t.streams, name)
+			t.forgetMarks(name)
 		}
 	}
 	return nil

@@ -112,11 +112,13 @@ type Durable struct {
 type DurableState struct {
 	Name        string
 	RouteUID    types.UID
+	Route       string
 	Destination string
 	// Filters are its subjects, and AckFloor is the sequence up to which it has everything acknowledged.
 	Filters  []string
 	AckFloor uint64
-	// Pending messages that were not delivered yet, and AckPending that were and are not acknowledged.
+	// Pending messages that were not delivered yet, but for the operator's own marks of the last hours, and AckPending that were and are not
+	// acknowledged.
 	Pending    uint64
 	AckPending int
 	Paused     bool

@@ -27,6 +27,8 @@ var (
 		"When the broker credential of a Connector ends, as Unix time.", []string{"namespace", "name"}, nil)
 	certificate = prometheus.NewDesc("metip_webhook_certificate_expiry_timestamp_seconds",
 		"When the certificate of the webhook and of these metrics ends, as Unix time.", nil, nil)
+	pending = prometheus.NewDesc("metip_route_destination_pending",
+		"Messages on the bus that a destination of a Route has not acknowledged yet.", []string{"namespace", "route", "destination"}, nil)
 )
 
 // Collector of the operator's metrics.
@@ -35,11 +37,13 @@ type Collector struct {
 	Reader client.Reader
 	// Certificate tells when the webhook's certificate ends; the zero time when there is none.
 	Certificate func() time.Time
+	// Backlog of the destinations; nil when nobody counts it.
+	Backlog *Backlog
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{objects, notReady, suspended, credential, certificate} {
+	for _, d := range []*prometheus.Desc{objects, notReady, suspended, credential, certificate, pending} {
 		ch <- d
 	}
 }
@@ -52,6 +56,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		if t := c.Certificate(); !t.IsZero() {
 			ch <- prometheus.MustNewConstMetric(certificate, prometheus.GaugeValue, float64(t.Unix()))
 		}
+	}
+	if c.Backlog != nil {
+		c.Backlog.each(time.Now(), func(namespace string, d Destination, n uint64) {
+			ch <- prometheus.MustNewConstMetric(pending, prometheus.GaugeValue, float64(n), namespace, d.Route, d.Name)
+		})
 	}
 	var brokers v1alpha1.BrokerList
 	var integrations v1alpha1.IntegrationList

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/metip/metip/api/v1alpha1"
@@ -33,7 +34,18 @@ func TestCollector(t *testing.T) {
 	with := &v1alpha1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "with-its-integration"}}
 	with.Status.Conditions = held.Status.Conditions
 
+	at := time.Now()
+	counts := &Backlog{}
+	key := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "ns", Name: name} }
+	counts.Set(key("moved-from"), map[Destination]uint64{{"held", "db"}: 1}, at)
+	counts.Set(key("moved-to"), map[Destination]uint64{{"held", "db"}: 2, {"held", "api"}: 0}, at)
+	counts.Set(key("not-heard-of"), map[Destination]uint64{{"silent", "db"}: 3}, at.Add(-time.Hour))
+	counts.Set(key("replaced"), map[Destination]uint64{{"former", "db"}: 4}, at)
+	counts.Set(key("replaced"), nil, at)
+	counts.Set(key("gone"), map[Destination]uint64{{"gone", "db"}: 5}, at)
+	counts.Forget(key("gone"))
 	c := &Collector{
+		Backlog:     counts,
 		Reader:      fake.NewClientBuilder().WithScheme(scheme).WithObjects(good, down, held, with).Build(),
 		Certificate: func() time.Time { return time.Unix(9000, 0) },
 	}
@@ -64,6 +76,8 @@ func TestCollector(t *testing.T) {
 		"metip_objects{Connector False} 1",
 		"metip_objects{Connector True} 1",
 		"metip_objects{Route False} 2",
+		"metip_route_destination_pending{api ns held} 0",
+		"metip_route_destination_pending{db ns held} 3",
 		"metip_webhook_certificate_expiry_timestamp_seconds{} 9000",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -131,12 +132,14 @@ type operator struct {
 	writes *writeCounter
 	cert   *metipwebhook.Rotator
 	port   int
+	// metrics are the operator's own.
+	metrics *prometheus.Registry
 }
 
 // startOperator with the rights of its service account.
 func startOperator() *operator {
 	GinkgoHelper()
-	o := &operator{done: make(chan struct{}), writes: &writeCounter{}, port: freePort()}
+	o := &operator{done: make(chan struct{}), writes: &writeCounter{}, port: freePort(), metrics: prometheus.NewRegistry()}
 	cfg := rest.CopyConfig(as)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return o.writes.wrap(next) })
 	direct, err := client.New(cfg, client.Options{Scheme: controllers.NewScheme()})
@@ -154,7 +157,7 @@ func startOperator() *operator {
 	var ctx context.Context
 	ctx, o.cancel = context.WithCancel(context.Background())
 	Expect(controllers.SetupAll(ctx, mgr, controllers.Options{
-		OperatorNamespace: operatorNamespace, Image: "localhost/metip:test", Resync: resync, Certificate: o.cert,
+		OperatorNamespace: operatorNamespace, Image: "localhost/metip:test", Resync: resync, Certificate: o.cert, Metrics: o.metrics,
 		AllowedPodAnnotations: []string{"example.com/allowed"},
 	})).To(Succeed())
 	go func() {
