@@ -42,7 +42,7 @@ const deadDuplicates = 2 * time.Minute
 func (s *session) EnsureStreams(ctx context.Context, want Streams) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	events, err := s.ensureStream(ctx, s.eventStream(want))
+	events, err := s.ensureEvents(ctx, want)
 	if err != nil {
 		return events, fmt.Errorf("stream %s: %w", contract.EventStream(want.Namespace, want.Integration), explain(err))
 	}
@@ -58,6 +58,29 @@ func (s *session) EnsureStreams(ctx context.Context, want Streams) (bool, error)
 		err = fmt.Errorf("stream %s: %w", contract.StateStream(want.Namespace, want.Integration), explain(err))
 	}
 	return events || dead || state, err
+}
+
+// ensureEvents makes or repairs the event stream. Where dead letters or state outlived an earlier one, which an administrator or a lost disk took
+// away, the sequences of the new one begin beyond any of the old one's: both name messages by them, and would take new ones for those.
+// It begins with the microseconds since 1970, which no stream of less than a million messages a second overtakes.
+func (s *session) ensureEvents(ctx context.Context, want Streams) (bool, error) {
+	cfg := s.eventStream(want)
+	if _, err := s.js.Stream(ctx, cfg.Name); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return s.ensureStream(ctx, cfg)
+	}
+	for _, name := range []string{contract.DeadStream(want.Namespace, want.Integration), contract.StateStream(want.Namespace, want.Integration)} {
+		stream, err := s.js.Stream(ctx, name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if stream.CachedInfo().State.LastSeq > 0 {
+			cfg.FirstSeq = uint64(time.Now().UnixMicro())
+		}
+	}
+	return s.ensureStream(ctx, cfg)
 }
 
 // stateStream keeps the last document of each key, for as long as the document says. A message of the relay removes nobody else's: there is no
