@@ -4,7 +4,7 @@ E2E_FOCUS ?=
 
 .PHONY: test-e2e
 test-e2e: images-load ## Run the end-to-end tests on a real cluster: the demo's flow, kills, outages, poison, truthful status, deletion.
-	$(call go-test,e2e,-count=1 -p=1 -timeout=30m $(if $(E2E_FOCUS),./test/e2e -ginkgo.v -ginkgo.focus='$(E2E_FOCUS)',./test/cluster/... ./test/demo/... ./test/e2e))
+	$(call go-test,e2e,-count=1 -p=1 -timeout=45m $(if $(E2E_FOCUS),./test/e2e -ginkgo.v -ginkgo.focus='$(E2E_FOCUS)',./test/cluster/... ./test/demo/... ./test/e2e))
 test-e2e: export METIP_ROOT := $(ROOT)
 test-e2e: export KUBECTL := $(KUBECTL)
 test-e2e: export IMG := $(IMG)

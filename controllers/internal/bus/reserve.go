@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -17,31 +18,34 @@ import (
 // relayReserve is how much larger than wanted a stream may get, so that the relay can go on: two messages of the largest size.
 const relayReserve = 2 * (contract.MaxMessageSize + contract.MaxHeaderSize)
 
-// makeRoom for a relay that is held up.
-func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) error {
+// heldUpInterval is between two looks while a relay is held up.
+const heldUpInterval = 2 * time.Second
+
+// makeRoom for a relay that is held up, and tell whether it is.
+func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) (heldUp bool, err error) {
 	namespace, integration := info.Config.Metadata[metaNamespace], info.Config.Metadata[metaIntegration]
 	if t.heldUp == nil || !t.heldUp(namespace, contract.RelayName(integration)) {
-		return nil
+		return false, nil
 	}
 	name := info.Config.Name
 	step := max(minReserve, wantedBytes(info)/100)
 	limit := wantedBytes(info) + max(4*step, relayReserve)
 	stream, err := t.js.Stream(ctx, name)
 	if err != nil {
-		return err
+		return true, err
 	}
 	cfg := stream.CachedInfo().Config
 	if cfg.MaxBytes >= limit {
-		return fmt.Errorf("the relay is held up by a full stream, and its reserve of %d MiB is used up", (limit-wantedBytes(info))>>20)
+		return true, fmt.Errorf("the relay is held up by a full stream, and its reserve of %d MiB is used up", (limit-wantedBytes(info))>>20)
 	}
 	t.setRaised(name, true)
 	cfg.MaxBytes = min(max(cfg.MaxBytes, int64(stream.CachedInfo().State.Bytes))+step, limit)
 	if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
-		return fmt.Errorf("raising max_bytes for the relay: %w", err)
+		return true, fmt.Errorf("raising max_bytes for the relay: %w", err)
 	}
 	info.Config.MaxBytes = cfg.MaxBytes
 	t.log.Info("raised a full stream, so that the relay can go on", "stream", name, "maxBytes", cfg.MaxBytes)
-	return nil
+	return true, nil
 }
 
 // stateRoom gives the state of steps a reserve while its relay is held up and nine tenths of it are used: what completes a group, and so makes
@@ -53,7 +57,7 @@ func (t *trimmer) stateRoom(ctx context.Context, info *jetstream.StreamInfo) err
 	unlock := t.lock(name)
 	defer unlock()
 	if int64(info.State.Bytes) > wantedBytes(info)/10*9 {
-		if err := t.makeRoom(ctx, info); err != nil {
+		if heldUp, err := t.makeRoom(ctx, info); heldUp || err != nil {
 			return err
 		}
 	}

@@ -55,6 +55,8 @@ type trimState struct {
 	// floor of the previous complete list; floorAt is when that was.
 	floor   uint64
 	floorAt time.Time
+	// heldUp: its relay waits for room.
+	heldUp bool
 }
 
 func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, log logr.Logger) *trimmer {
@@ -107,10 +109,21 @@ func (t *trimmer) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		ticker.Reset(t.next())
 		if err := t.all(ctx); err != nil && ctx.Err() == nil {
 			t.log.V(1).Info("streams were not looked at", "error", err.Error())
 		}
 	}
+}
+
+// next look: soon while a relay waits for room, of which it gets little at a time.
+func (t *trimmer) next() time.Duration {
+	for _, state := range t.streams {
+		if state.heldUp {
+			return min(t.interval, heldUpInterval)
+		}
+	}
+	return t.interval
 }
 
 // all event streams, one after the other.
@@ -175,8 +188,10 @@ func (t *trimmer) one(ctx context.Context, info *jetstream.StreamInfo) error {
 		}
 		failed = errors.Join(failed, err)
 	}
-	failed = errors.Join(failed, t.makeRoom(ctx, info))
-	if info.Config.MaxBytes > wantedBytes(info) {
+	heldUp, err := t.makeRoom(ctx, info)
+	failed = errors.Join(failed, err)
+	state.heldUp = heldUp
+	if !heldUp && info.Config.MaxBytes > wantedBytes(info) {
 		failed = errors.Join(failed, t.lower(ctx, name))
 	}
 	return failed

@@ -63,9 +63,18 @@ func (r *relay) take(ctx context.Context, m jetstream.Msg) bool {
 	return m.Ack() == nil
 }
 
+// relayProbe is how often the relay tries while the stream is full: seldom enough to miss room that is there for a moment.
+const relayProbe = 500 * time.Millisecond
+
 // A stream is full of what only the relay can take away, and the relay needs room for that. Sources press on all the time, as
 // politely as the engine's do: after a full bus they try one at a time until that has gone well for a while.
 func TestFullStreamLetsItsRelayGoOn(t *testing.T) {
+	for what, size := range map[string]int{"small messages": 2000, "messages that leave a gap below the limit": 60 << 10} {
+		t.Run(what, func(t *testing.T) { fullStreamLetsItsRelayGoOn(t, size) })
+	}
+}
+
+func fullStreamLetsItsRelayGoOn(t *testing.T, size int) {
 	b := bustest.Start(t, bustest.Options{})
 	s := shortLived()
 	s.Retention, s.MaxBytes = 0, 8<<20
@@ -81,7 +90,7 @@ func TestFullStreamLetsItsRelayGoOn(t *testing.T) {
 	defer stop()
 	var accepted atomic.Int64
 	publish := func() error {
-		_, err := js.Publish(ctx, subject, make([]byte, 2000), jetstream.WithMsgID(fmt.Sprint(accepted.Load())))
+		_, err := js.Publish(ctx, subject, make([]byte, size), jetstream.WithMsgID(fmt.Sprint(accepted.Load())))
 		if err == nil {
 			accepted.Add(1)
 		}
@@ -126,7 +135,7 @@ func TestFullStreamLetsItsRelayGoOn(t *testing.T) {
 			for m := range batch.Messages() {
 				for !r.take(ctx, m) && ctx.Err() == nil {
 					_ = m.InProgress()
-					time.Sleep(20 * time.Millisecond)
+					time.Sleep(relayProbe)
 				}
 			}
 		}
