@@ -16,7 +16,7 @@ import (
 	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 func main() {
@@ -64,13 +64,13 @@ func run() error {
 	if !ok && name != contract.RelaySystem { // which is the engine's own
 		return fmt.Errorf("this program knows no system %q: the operator and the connector image are of different releases", name)
 	}
-	var traces tracing.Options
-	if err := tracing.FromEnvironment(&traces); err != nil {
+	var observed telemetry.Options
+	if err := telemetry.FromEnvironment(&observed); err != nil {
 		return err
 	}
 	e, err := engine.New(engine.Options{
 		Config: cfg, System: system, Pod: *pod, CredsFile: *creds, SystemDir: *systemDir, ListenAddress: *listen, HealthAddress: *healthAddress,
-		AllowLoopback: *allowLoopback, Grace: *grace, Linger: *linger, Log: log, Tracing: traces,
+		AllowLoopback: *allowLoopback, Grace: *grace, Linger: *linger, Log: log, Telemetry: observed,
 	})
 	if err != nil {
 		return err

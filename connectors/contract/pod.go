@@ -25,11 +25,14 @@ const (
 
 	// EnvPodName holds the pod's own name (downward API).
 	EnvPodName = "POD_NAME"
-	// EnvTraceEndpoint is the OTLP/HTTP base URL of the collector that spans go to; without it a pod makes none, and passes on the trace
+	// EnvCollectorEndpoint is the OTLP/HTTP base URL of the collector that spans go to; without it a pod makes none, and passes on the trace
 	// context that a message came with. EnvTraceRatio is the share, from 0 to 1, of the traces that begin in the pod and are sampled; what comes
-	// with a trace context is sampled as that says. Both are OpenTelemetry's own names.
-	EnvTraceEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
-	EnvTraceRatio    = "OTEL_TRACES_SAMPLER_ARG"
+	// with a trace context is sampled as that says. EnvMetricsExporter is otlp where the collector is to have the pod's metrics too, each
+	// EnvMetricsInterval milliseconds. All are OpenTelemetry's own names.
+	EnvCollectorEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+	EnvTraceRatio        = "OTEL_TRACES_SAMPLER_ARG"
+	EnvMetricsExporter   = "OTEL_METRICS_EXPORTER"
+	EnvMetricsInterval   = "OTEL_METRIC_EXPORT_INTERVAL"
 
 	// PodAnnotationRefresh is changed by the operator to make the kubelet re-read the mounted Secrets at once.
 	PodAnnotationRefresh = "bus.metip.dev/refreshed-at"

@@ -16,7 +16,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/steps"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 const (
@@ -33,7 +33,7 @@ type caller struct {
 	answers *answers
 	metrics *callerMetrics
 	log     *slog.Logger
-	tracer  *tracing.Tracer
+	tracer  *telemetry.Tracer
 	// self is this hop's name.
 	self   string
 	routes []*callRoute

@@ -14,7 +14,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/steps"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // Timing of the end.
@@ -40,8 +40,8 @@ type Options struct {
 	// Grace is how long the drain may take; 25 s if zero. Linger is how long a listener stays open after the drain has begun; 3 s if zero.
 	Grace, Linger time.Duration
 	Log           *slog.Logger
-	// Tracing says where spans go; the engine fills in the rest.
-	Tracing tracing.Options
+	// Telemetry says where spans and metrics go; the engine fills in the rest.
+	Telemetry telemetry.Options
 }
 
 // Engine runs one connector pod.
@@ -52,7 +52,8 @@ type Engine struct {
 	reports  *reports
 	secrets  *secrets
 	registry registry
-	tracer   *tracing.Tracer
+	tracer   *telemetry.Tracer
+	meter    *telemetry.Meter
 	system   *systemState
 	health   *health
 
@@ -109,16 +110,17 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.replies, err = newReplies(e.conn); err != nil {
 		return err
 	}
-	if err := e.trace(); err != nil {
+	if err := e.observe(); err != nil {
 		return err
 	}
-	defer e.closeTracer(ctx)
+	defer e.closeTelemetry(ctx)
 	e.gauges()
 
 	var background sync.WaitGroup
 	background.Go(func() { e.secrets.watch(work) })
 	background.Go(func() { e.conn.renew(work) })
 	background.Go(func() { e.sweep(work) })
+	background.Go(func() { e.meter.Run(work) })
 	defer background.Wait()
 	defer stopWork()
 

@@ -15,7 +15,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/steps"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // Limits of single attributes, in bytes. All headers together are bounded by contract.MaxHeaderSize.
@@ -34,7 +34,7 @@ type envelope struct {
 	subjects [contract.Slots]string
 	prefix   string
 	// tracer is nil where nothing is traced.
-	tracer *tracing.Tracer
+	tracer *telemetry.Tracer
 	// key of a message, where it is not what the system says; keyless is told of a message that has none.
 	key     *steps.Key
 	keyless func()
@@ -61,7 +61,7 @@ type encoded struct {
 	values [24]string
 	used   int
 	size   int
-	span   tracing.Span
+	span   telemetry.Span
 }
 
 func (o *encoded) reset() {
@@ -70,7 +70,7 @@ func (o *encoded) reset() {
 	}
 	clear(o.Header)
 	clear(o.values[:])
-	o.span = tracing.Span{}
+	o.span = telemetry.Span{}
 	o.used, o.size, o.Data, o.Subject, o.Reply = 0, 0, nil, "", ""
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // within waits for a condition.
@@ -57,7 +57,7 @@ type podOptions struct {
 	creds   string
 	secrets string
 	grace   time.Duration
-	tracing tracing.Options
+	telemetry telemetry.Options
 }
 
 func startPod(t testing.TB, o podOptions) *pod {
@@ -70,7 +70,7 @@ func startPod(t testing.TB, o podOptions) *pod {
 	}
 	e, err := New(Options{
 		Config: o.config, System: o.system, Pod: o.name, CredsFile: o.creds, SystemDir: o.secrets, ListenAddress: "127.0.0.1:0", HealthAddress: freeAddress(t),
-		AllowLoopback: true, Grace: o.grace, Linger: 50 * time.Millisecond, Log: testLog(t), Tracing: o.tracing,
+		AllowLoopback: true, Grace: o.grace, Linger: 50 * time.Millisecond, Log: testLog(t), Telemetry: o.telemetry,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/openapi"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 const (
@@ -42,7 +42,7 @@ type serviceRunner struct {
 	metrics *serviceMetrics
 	service sdk.Service
 	system  *systemState
-	tracer  *tracing.Tracer
+	tracer  *telemetry.Tracer
 	// work ends when what is being done has to stop.
 	work context.Context
 	// stopping is closed when no more requests are taken.

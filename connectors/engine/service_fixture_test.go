@@ -12,7 +12,7 @@ import (
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // fakeService is a system whose answers the test sets.
@@ -127,10 +127,10 @@ func serviceCall(change func(*contract.Call)) contract.Call {
 // startCaller runs a source with these Routes, and returns what it calls with.
 func startCaller(t testing.TB, s *enginetest.Server, calls ...contract.Call) (*pod, sdk.Caller) {
 	t.Helper()
-	return startCallerTraced(t, s, tracing.Options{}, calls...)
+	return startCallerTraced(t, s, telemetry.Options{}, calls...)
 }
 
-func startCallerTraced(t testing.TB, s *enginetest.Server, traces tracing.Options, calls ...contract.Call) (*pod, sdk.Caller) {
+func startCallerTraced(t testing.TB, s *enginetest.Server, traces telemetry.Options, calls ...contract.Call) (*pod, sdk.Caller) {
 	t.Helper()
 	c := sourceConfig(s)
 	c.Source.Calls = calls
@@ -144,7 +144,7 @@ func startCallerTraced(t testing.TB, s *enginetest.Server, traces tracing.Option
 		given <- rt.Caller
 		return f, nil
 	}}
-	p := startPod(t, podOptions{name: "caller", config: c, system: system, tracing: traces, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src", services...), time.Hour)})
+	p := startPod(t, podOptions{name: "caller", config: c, system: system, telemetry: traces, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src", services...), time.Hour)})
 	select {
 	case <-f.bus:
 	case <-time.After(20 * time.Second):

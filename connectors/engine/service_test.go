@@ -17,7 +17,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 func contains(data []byte, text string) bool { return bytes.Contains(data, []byte(text)) }
@@ -539,13 +539,13 @@ func TestSpansFollowACall(t *testing.T) {
 	t.Parallel()
 	s := startBroker(t)
 	c := startCollector(t)
-	traces := tracing.Options{Endpoint: c.URL}
+	traces := telemetry.Options{Endpoint: c.URL}
 	var passed string
 	o := servicePod(s, "svc-1", newFakeService(func(_ context.Context, r *sdk.Request) (*sdk.Answer, error) {
 		passed = r.Headers[contract.HeaderTraceParent]
 		return text("done"), nil
 	}), nil)
-	o.tracing = traces
+	o.telemetry = traces
 	service := startServicePod(t, o)
 	source, k := startCallerTraced(t, s, traces, serviceCall(nil))
 	r := ask("GET", "/", "")

@@ -15,7 +15,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // Timing of checks: a system that has gone is noticed within checkEvery + checkTimeout, though nothing flows.
@@ -37,7 +37,7 @@ type sinkRunner struct {
 	sink    sdk.Sink
 	system  *systemState
 	// tracer is nil where nothing is traced.
-	tracer  *tracing.Tracer
+	tracer  *telemetry.Tracer
 	started time.Time
 	changed func()
 	// deliver ends when what is being delivered has to stop: later than the context that run is given.

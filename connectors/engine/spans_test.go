@@ -5,13 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/tracing"
+	"github.com/metip/metip/connectors/telemetry"
 )
 
 // otlpSpan is what the tests look at in a span.
@@ -22,11 +23,12 @@ type otlpSpan struct {
 	Name         string `json:"name"`
 }
 
-// collector takes OTLP's JSON and keeps the spans.
+// collector takes OTLP's JSON and keeps the spans, and the metrics as they came.
 type collector struct {
 	*httptest.Server
-	mu    sync.Mutex
-	spans []otlpSpan
+	mu      sync.Mutex
+	spans   []otlpSpan
+	metrics string
 }
 
 func startCollector(t *testing.T) *collector {
@@ -49,6 +51,9 @@ func startCollector(t *testing.T) *collector {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if r.URL.Path == "/v1/metrics" {
+			c.metrics += string(raw)
+		}
 		for _, resource := range body.ResourceSpans {
 			for _, scope := range resource.ScopeSpans {
 				c.spans = append(c.spans, scope.Spans...)
@@ -75,16 +80,16 @@ func TestSpansFollowAMessage(t *testing.T) {
 	t.Parallel()
 	s := startBroker(t)
 	c := startCollector(t)
-	traces := tracing.Options{Endpoint: c.URL}
+	traces := telemetry.Options{Endpoint: c.URL, MetricsEvery: time.Hour} // and once when the pod ends
 	seen := make(chan string, 1)
 	f := newFakeSink()
 	f.write = func(d *sdk.Delivery) error { seen <- d.Headers[contract.HeaderTraceParent]; return nil }
 	o := sinkPod(t, s, f, 10*time.Second, routeConfig("r", "d"))
-	o.tracing = traces
+	o.telemetry = traces
 	sink := startPod(t, o)
 	fs := newFakeSource()
 	source := startPod(t, podOptions{
-		config: sourceConfig(s), system: fs.system(), tracing: traces, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src"), time.Hour),
+		config: sourceConfig(s), system: fs.system(), telemetry: traces, creds: s.CredsFile("src", contract.SourcePermissions("ns", "in", "src"), time.Hour),
 	})
 	m := event("A-1")
 	m.Headers = map[string]string{contract.HeaderTraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -106,6 +111,13 @@ func TestSpansFollowAMessage(t *testing.T) {
 	}
 	if deliver.TraceID != publish.TraceID || deliver.ParentSpanID != publish.SpanID {
 		t.Errorf("delivering does not follow publishing: %+v after %+v", deliver, publish)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range []string{"metip_connector_published_total", "metip_connector_delivered_total", "metip_connector_end_to_end_seconds"} {
+		if !strings.Contains(c.metrics, `"name":"`+name+`"`) {
+			t.Errorf("the collector has no %s", name)
+		}
 	}
 	if want := "00-" + deliver.TraceID + "-" + deliver.SpanID + "-01"; passed != want {
 		t.Errorf("the system got %q, want %q", passed, want)

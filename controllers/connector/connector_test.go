@@ -233,7 +233,7 @@ func TestNetworkPolicy(t *testing.T) {
 
 func TestCollectorPorts(t *testing.T) {
 	for endpoint, want := range map[string]int32{"http://collector.observability:4318": 4318, "https://traces.example": 443, "http://traces.example/otlp": 80} {
-		got := collectorPorts([]corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy:3128"}, {Name: contract.EnvTraceEndpoint, Value: endpoint}})
+		got := collectorPorts([]corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy:3128"}, {Name: contract.EnvCollectorEndpoint, Value: endpoint}})
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %v, want %d", endpoint, got, want)
 		}

@@ -81,7 +81,7 @@ func brokerPorts(urls []string) []int32 {
 // collectorPorts is the port of the collector that the environment names, if it names one.
 func collectorPorts(env []corev1.EnvVar) []int32 {
 	for _, v := range env {
-		if u, err := url.Parse(v.Value); v.Name == contract.EnvTraceEndpoint && err == nil {
+		if u, err := url.Parse(v.Value); v.Name == contract.EnvCollectorEndpoint && err == nil {
 			n, err := strconv.ParseUint(u.Port(), 10, 16)
 			switch {
 			case err == nil:

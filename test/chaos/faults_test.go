@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,6 +281,23 @@ func (w *world) between(from, to time.Time) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// timeline of the faults from ten seconds before a stretch of time to its end.
+func (w *world) timeline(from, to time.Time) string {
+	from = from.Add(-10 * time.Second)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out strings.Builder
+	for _, f := range w.faults {
+		if f.from.Before(to) && f.to.After(from) {
+			fmt.Fprintf(&out, "\n  %s to %s %s (%s)", f.from.Format(clock), f.to.Format(clock), f.kind, f.subject)
+		}
+	}
+	return out.String()
+}
+
+// clock is how moments are told.
+const clock = "15:04:05.000"
 
 // during says whether a subject was hit between two times.
 func (w *world) during(from, to time.Time, subjects ...string) bool {

@@ -162,7 +162,7 @@ func (w *world) duplicates(t *testing.T, l *load) map[string]int {
 			case p.attempts > 1 && p.acknowledged.Sub(p.first) > window:
 				class = dueToWindow
 			default:
-				t.Errorf("%s was worked on at %s and at %s, and nothing explains it", id, before.at.Format(time.TimeOnly), now.at.Format(time.TimeOnly))
+				t.Errorf("%s was worked on at %s and at %s, and nothing explains it:%s", id, before.at.Format(clock), now.at.Format(clock), w.timeline(before.at, now.at))
 			}
 			classes[class]++
 		}

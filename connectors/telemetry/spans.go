@@ -1,18 +1,8 @@
-package tracing
+package telemetry
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -20,58 +10,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// exporter sends spans as OTLP's JSON (https://opentelemetry.io/docs/specs/otlp/, OTLP/HTTP; opentelemetry-proto, trace/v1).
+// exporter sends spans (opentelemetry-proto, trace/v1).
 type exporter struct {
-	url     string
-	client  *http.Client
-	log     *slog.Logger
+	*collector
 	dropped atomic.Uint64
-	// failing keeps the log to one line each time that the collector goes or comes back.
-	failing atomic.Bool
-}
-
-func newExporter(endpoint *url.URL, o Options) *exporter {
-	transport := &http.Transport{DialContext: o.Dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: exportTimeout}
-	return &exporter{
-		url: strings.TrimSuffix(endpoint.String(), "/") + "/v1/traces", log: o.Log,
-		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-	}
 }
 
 // ExportSpans implements sdktrace.SpanExporter. What the collector does not take is counted and forgotten.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	err := e.send(ctx, spans)
-	if err != nil {
+	if !e.send(ctx, requestOf(spans)) {
 		e.dropped.Add(uint64(len(spans)))
-	}
-	if was := e.failing.Swap(err != nil); was != (err != nil) {
-		if err != nil {
-			e.log.Warn("the collector does not take spans", "error", err)
-		} else {
-			e.log.Info("the collector takes spans again")
-		}
-	}
-	return nil
-}
-
-func (e *exporter) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	body, err := json.Marshal(requestOf(spans))
-	if err != nil {
-		return err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	answer, err := e.client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10))
-	if answer.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers %s", e.url, answer.Status)
 	}
 	return nil
 }
@@ -127,6 +75,9 @@ type (
 	}
 )
 
+// scopeName is whose instruments they are.
+const scopeName = "metip"
+
 // requestOf spans, all of one pod.
 func requestOf(spans []sdktrace.ReadOnlySpan) request {
 	list := make([]span, len(spans))
@@ -134,14 +85,14 @@ func requestOf(spans []sdktrace.ReadOnlySpan) request {
 		list[i] = spanOf(s)
 	}
 	pod := attributes{Attributes: keyValues(spans[0].Resource().Attributes())}
-	return request{[]resourceSpans{{Resource: pod, ScopeSpans: []scopeSpans{{Scope: scope{Name: "metip"}, Spans: list}}}}}
+	return request{[]resourceSpans{{Resource: pod, ScopeSpans: []scopeSpans{{Scope: scope{Name: scopeName}, Spans: list}}}}}
 }
 
 func spanOf(s sdktrace.ReadOnlySpan) span {
 	out := span{
 		TraceID: s.SpanContext().TraceID().String(), SpanID: s.SpanContext().SpanID().String(), TraceState: s.SpanContext().TraceState().String(),
 		Name: s.Name(), Kind: kindOf(s.SpanKind()), Attributes: keyValues(s.Attributes()),
-		Start: strconv.FormatInt(s.StartTime().UnixNano(), 10), End: strconv.FormatInt(s.EndTime().UnixNano(), 10),
+		Start: unixNano(s.StartTime()), End: unixNano(s.EndTime()),
 	}
 	if s.Parent().HasSpanID() {
 		out.ParentSpanID = s.Parent().SpanID().String()

@@ -1,13 +1,7 @@
-package tracing
+package telemetry
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
-	"net"
-	"net/url"
-	"os"
-	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -25,9 +19,7 @@ const (
 	maxQueued      = 2048
 	maxBatch       = 256
 	exportEvery    = 2 * time.Second
-	exportTimeout  = 5 * time.Second
 	maxDescription = 512
-	defaultRatio   = 0.01
 )
 
 // Tracer makes spans. A nil Tracer makes none.
@@ -37,56 +29,23 @@ type Tracer struct {
 	export   *exporter
 }
 
-// Options of a Tracer.
-type Options struct {
-	// Endpoint of the collector: an OTLP/HTTP base URL, http://collector.observability:4318. Empty: there is none.
-	Endpoint string
-	// Ratio of traces that begin here and are sampled, from 0 to 1. What comes with a trace context is sampled as that says.
-	Ratio  float64
-	Config *contract.Config
-	// Pod is the name of the pod.
-	Pod string
-	Log *slog.Logger
-	// Dial connects to the collector.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-}
-
-// FromEnvironment fills in where spans go (contract.EnvTraceEndpoint, contract.EnvTraceRatio).
-func FromEnvironment(o *Options) error {
-	o.Endpoint, o.Ratio = os.Getenv(contract.EnvTraceEndpoint), defaultRatio
-	text := os.Getenv(contract.EnvTraceRatio)
-	if text == "" {
-		return nil
-	}
-	var err error
-	if o.Ratio, err = strconv.ParseFloat(text, 64); err != nil || o.Ratio < 0 || o.Ratio > 1 {
-		return fmt.Errorf("%s must be a number from 0 to 1, not %q", contract.EnvTraceRatio, text)
-	}
-	return nil
-}
-
 // New makes a Tracer; nil where no collector is named.
 func New(o Options) (*Tracer, error) {
 	if o.Endpoint == "" {
 		return nil, nil
 	}
-	c := o.Config
-	endpoint, err := url.Parse(o.Endpoint)
-	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
-		return nil, fmt.Errorf("tracing: the collector's address %q is no http:// or https:// URL", o.Endpoint)
+	spans, err := collectorOf(&o, "spans", "/v1/traces")
+	if err != nil {
+		return nil, err
 	}
-	export := newExporter(endpoint, o)
+	export := &exporter{collector: spans}
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", c.Connector.Name), attribute.String("service.namespace", c.Connector.Namespace),
-			attribute.String("service.instance.id", o.Pod), attribute.String("k8s.namespace.name", c.Connector.Namespace),
-			attribute.String("k8s.pod.name", o.Pod), attribute.String("metip.integration", c.Connector.Integration),
-		)),
+		sdktrace.WithResource(resource.NewSchemaless(o.resource()...)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.Ratio))),
 		sdktrace.WithBatcher(export, sdktrace.WithMaxQueueSize(maxQueued), sdktrace.WithMaxExportBatchSize(maxBatch),
 			sdktrace.WithBatchTimeout(exportEvery), sdktrace.WithExportTimeout(exportTimeout)),
 	)
-	return &Tracer{provider: provider, tracer: provider.Tracer("metip"), export: export}, nil
+	return &Tracer{provider: provider, tracer: provider.Tracer(scopeName), export: export}, nil
 }
 
 // Dropped is the number of spans that the collector did not take.

@@ -1,4 +1,4 @@
-package tracing
+package telemetry
 
 import (
 	"context"
@@ -121,16 +121,5 @@ func TestWithoutCollector(t *testing.T) {
 	}
 	if _, err := New(Options{Endpoint: "collector:4318", Config: &contract.Config{}}); err == nil {
 		t.Error("an address without a scheme")
-	}
-}
-
-func TestFromEnvironment(t *testing.T) {
-	for text, want := range map[string]float64{"": defaultRatio, "0": 0, "0.5": 0.5, "1": 1, "2": -1, "x": -1} {
-		t.Setenv(contract.EnvTraceEndpoint, "http://c:4318")
-		t.Setenv(contract.EnvTraceRatio, text)
-		var o Options
-		if err := FromEnvironment(&o); (err != nil) != (want < 0) || err == nil && (o.Ratio != want || o.Endpoint != "http://c:4318") {
-			t.Errorf("%q: %+v, %v", text, o, err)
-		}
 	}
 }
