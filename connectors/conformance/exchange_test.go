@@ -244,7 +244,7 @@ func TestExchangeCancelled(t *testing.T) {
 	}()
 	fakes.Eventually(t, 20*time.Second, "the call has reached the system", func() bool {
 		seen := h.Seen()
-		return seen[len(seen)-1] == "/api/hang"
+		return len(seen) > 0 && seen[len(seen)-1] == "/api/hang"
 	})
 	begun := time.Now()
 	cancel()

@@ -28,6 +28,7 @@ type personSystem struct {
 	mu       sync.Mutex
 	password string
 	seen     []string
+	begun    int
 	ended    int
 	server   *http.Server
 }
@@ -46,6 +47,9 @@ func (s *personSystem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !allowed:
 		http.Error(w, "who are you?", http.StatusUnauthorized)
 	case r.URL.Path == "/api/hang":
+		s.mu.Lock()
+		s.begun++
+		s.mu.Unlock()
 		<-r.Context().Done()
 		s.mu.Lock()
 		s.ended++
@@ -127,6 +131,11 @@ func newHTTPService(t *testing.T) *ServiceHarness {
 			return a.Status == http.StatusOK && json.Unmarshal(a.Data, &got) == nil && got.ID == i && a.Format == sdk.FormatJSON && len(a.Header["x-served"]) == 1
 		},
 		Hang: func() *sdk.Request { return calling(http.MethodGet, "/hang", 0) },
+		Begun: func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.begun
+		},
 		Ended: func() int {
 			s.mu.Lock()
 			defer s.mu.Unlock()

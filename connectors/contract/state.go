@@ -57,6 +57,8 @@ const (
 	CompletionWhen    = "When"
 	CompletionTimeout = "Timeout"
 	CompletionFull    = "Full"
+	// CompletionRemoved: the step was removed from the Route.
+	CompletionRemoved = "Removed"
 )
 
 // StateStream of an Integration.

@@ -83,6 +83,7 @@ func (s *relaySink) operation(r contract.Route) (sdk.Operation, error) {
 	for slot := range o.subjects {
 		o.subjects[slot] = contract.EventSubject(s.who.Namespace, r.Integration, contract.RelayToken, slot, event.Type)
 	}
+	s.leftovers(o, r)
 	if r.Stateful() != nil {
 		return s.stateful(o, r)
 	}

@@ -30,6 +30,15 @@ const (
 	headerSubject  = "Nats-Subject"
 )
 
+// cachedOverhead of a document in memory, beside its text.
+const cachedOverhead = 512
+
+// errStateFull: the stream of the state has no room.
+var errStateFull = errors.New("the state is full")
+
+// errNoState: there is no stream of the state.
+var errNoState = errors.New("there is no stream for state")
+
 // errConflict: another pod has written the document since it was read.
 var errConflict = errors.New("the document was changed by another pod")
 
@@ -100,20 +109,24 @@ func (s *stateStore) read(ctx context.Context, subject string) ([]byte, uint64, 
 
 // put a document in place of the one of a sequence; 0 means that there must be none. It is forgotten after ttl, if that is not 0.
 func (s *stateStore) put(ctx context.Context, subject string, doc *stateDoc, seq uint64, ttl time.Duration) (uint64, error) {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(false) // the bodies are others'
-	if err := encoder.Encode(doc); err != nil {
-		return 0, err
+	raw, err := doc.encode()
+	if err == nil {
+		seq, err = s.write(ctx, subject, raw, seq, ttl)
 	}
-	raw := out.Bytes()
-	seq, err := s.write(ctx, subject, raw, seq, ttl)
 	if err != nil {
 		s.forget(subject)
 		return 0, err
 	}
 	s.keep(subject, doc, seq, len(raw))
 	return seq, nil
+}
+
+func (d *stateDoc) encode() ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false) // the bodies are others'
+	err := encoder.Encode(d)
+	return out.Bytes(), err
 }
 
 func (s *stateStore) write(ctx context.Context, subject string, raw []byte, expected uint64, ttl time.Duration) (uint64, error) {
@@ -136,6 +149,8 @@ func (s *stateStore) write(ctx context.Context, subject string, raw []byte, expe
 		return 0, fmt.Errorf("writing %s: the broker's confirmation: %w", subject, err)
 	case ack.Error != nil && ack.Error.ErrCode == codeWrongLastSequence:
 		return 0, errConflict
+	case ack.Error != nil && isCode(ack.Error, codeStreamFull, codeInsufficient, codeStorage):
+		return 0, fmt.Errorf("%w: %w", errStateFull, ack.Error)
 	case ack.Error != nil:
 		return 0, ack.Error
 	}
@@ -146,8 +161,9 @@ func (s *stateStore) keep(subject string, doc *stateDoc, seq uint64, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drop(subject)
-	s.cache[subject] = s.order.PushFront(&cachedDoc{subject, doc, seq, size + len(subject)})
-	s.bytes += size + len(subject)
+	size += len(subject) + cachedOverhead
+	s.cache[subject] = s.order.PushFront(&cachedDoc{subject, doc, seq, size})
+	s.bytes += size
 	for s.bytes > stateCache && s.order.Len() > 1 {
 		s.drop(s.order.Back().Value.(*cachedDoc).subject)
 	}
@@ -194,6 +210,9 @@ func (s *stateStore) page(ctx context.Context, prefix string, from uint64, each 
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
+		if errors.Is(err, nats.ErrNoResponders) {
+			return 0, false, errNoState
+		}
 		if err != nil {
 			return 0, false, fmt.Errorf("reading the documents of %s: %w", prefix, err)
 		}

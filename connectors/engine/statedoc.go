@@ -1,13 +1,11 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
-	"hash/fnv"
 	"slices"
-	"sort"
 	"strconv"
 	"time"
 
@@ -31,7 +29,7 @@ type stateDoc struct {
 	Next    int64  `json:"next,omitempty"`
 	Begun   bool   `json:"begun,omitempty"`
 	Waiting []turn `json:"waiting,omitempty"`
-	// Bytes of the bodies that wait.
+	// Bytes that what waits takes in the document.
 	Bytes int `json:"bytes,omitempty"`
 	// Done are messages that were taken in and wait no more: the last ones, as hashes of their ids.
 	Done hashes `json:"done,omitempty"`
@@ -43,8 +41,13 @@ type stateDoc struct {
 const (
 	// rememberDone is more than the broker lets be unacknowledged.
 	rememberDone = 2100
-	// maxOut of bodies in one document, from which on nothing more is taken in before it is published.
-	maxOut = 2 << 20
+	// maxWaiting of messages in a document as it is written: one of the largest, or many small ones. What is more passes, or is complete.
+	maxWaiting = (contract.MaxMemberBytes+2)/3*4 + 2*contract.MaxHeaderSize
+	// maxOut in a document as it is written, from which on nothing more is taken in before it is published. The document is never larger than
+	// maxOut and twice maxWaiting, what waits and what is taken in, which fits into one message of the broker.
+	maxOut = 1 << 20
+	// freeAttributes of a member do not count towards its group.
+	freeAttributes = 512
 	// idleGroup and idleSequence are how long a key is remembered of which nothing waits: longer than any window of de-duplication.
 	idleGroup    = 48 * time.Hour
 	idleSequence = 30 * 24 * time.Hour
@@ -94,13 +97,16 @@ func (h *hashes) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// hashOf an id. Senders choose ids, so that it must be hard to find two that have the same.
 func hashOf(id string) uint64 {
-	f := fnv.New64a()
-	_, _ = f.Write([]byte(id))
-	return f.Sum64()
+	sum := sha256.Sum256([]byte(id))
+	return binary.LittleEndian.Uint64(sum[:])
 }
 
 func (h hashes) has(id string) bool {
+	if len(h) == 0 {
+		return false
+	}
 	want := hashOf(id)
 	for i := 0; i+8 <= len(h); i += 8 {
 		if binary.LittleEndian.Uint64(h[i:]) == want {
@@ -112,20 +118,51 @@ func (h hashes) has(id string) bool {
 
 // add an id; the oldest are forgotten.
 func (h hashes) add(id string) hashes {
-	h = binary.LittleEndian.AppendUint64(slices.Clip(h), hashOf(id))
+	h = binary.LittleEndian.AppendUint64(h, hashOf(id))
 	return h[max(0, len(h)-8*rememberDone):]
+}
+
+// quoted is how many bytes a text has in JSON.
+func quoted(s string) int {
+	n := len(s) + 2
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			n++
+		case c < ' ' || c > '~':
+			n += 5
+		}
+	}
+	return n
+}
+
+// size of an event in a document.
+func (e *storedEvent) size() int {
+	n := base64.StdEncoding.EncodedLen(len(e.Data)) + quoted(e.Subject) + 40
+	for name, value := range e.Header {
+		n += quoted(name) + quoted(value) + 2
+	}
+	return n
+}
+
+func (w *turn) size() int { return w.Event.size() + quoted(w.ID) + 50 }
+
+// size of a member in its group: that of its body, and of attributes that are longer than is usual.
+func (m *member) size() int {
+	return len(m.Data) + max(0, quoted(m.ID)+quoted(m.Marking)+quoted(m.Trace)+quoted(m.Accepted)-freeAttributes)
 }
 
 // clone of a document that may be changed.
 func (d *stateDoc) clone() *stateDoc {
 	c := *d
-	c.Members, c.Waiting, c.Out, c.Done = slices.Clip(d.Members), slices.Clone(d.Waiting), slices.Clip(d.Out), slices.Clip(d.Done)
+	c.Members, c.Waiting, c.Out, c.Done = slices.Clip(d.Members), slices.Clone(d.Waiting), slices.Clip(d.Out), slices.Clone(d.Done)
 	return &c
 }
 
-func (d *stateDoc) outBytes() (n int) {
-	for _, e := range d.Out {
-		n += len(e.Data)
+// outBytes that the events from one on take in the document.
+func (d *stateDoc) outBytes(from int) (n int) {
+	for i := from; i < len(d.Out); i++ {
+		n += d.Out[i].size()
 	}
 	return n
 }
@@ -152,173 +189,10 @@ func (d *stateDoc) published() *stateDoc {
 	return c
 }
 
-// machine is what a step does with documents. It changes the document that it is given, and nothing else.
-type machine interface {
-	// take a message into its key's document. An error is the message's own.
-	take(doc *stateDoc, in *input, now time.Time) error
-	// ripen what has waited long enough.
-	ripen(doc *stateDoc, now time.Time)
-	// timeout of what waits; 0 for none. idle is how long a document is kept of which nothing waits.
-	timeout() time.Duration
-	idle() time.Duration
-}
-
-// input is a message on its way into a document.
-type input struct {
-	*sdk.Delivery
-	key string
-	// last of its group; number in its sequence.
-	last   bool
-	number int64
-}
-
-// aggregator makes one message of the members of a group.
-type aggregator struct {
-	contract.Aggregate
-	// event of a complete group.
-	event func(key string, group uint64, members []member, completion string) storedEvent
-}
-
-func (a *aggregator) timeout() time.Duration { return time.Duration(a.Timeout) }
-func (a *aggregator) idle() time.Duration    { return idleGroup }
-
-func (a *aggregator) take(doc *stateDoc, in *input, now time.Time) error {
-	if doc.Done.has(in.MessageID) || slices.ContainsFunc(doc.Members, func(m member) bool { return m.ID == in.MessageID }) {
-		return nil
-	}
-	switch {
-	case in.Hops >= contract.MaxHops:
-		return errHopLimit
-	case in.Format != sdk.FormatJSON && in.Format != "":
-		return fmt.Errorf("its body is %s, and JSON is aggregated", in.Format)
-	case len(in.Data) > contract.MaxMemberBytes:
-		return fmt.Errorf("its body has %d bytes, and a member may have %d", len(in.Data), contract.MaxMemberBytes)
-	}
-	if err := sdk.CheckFormat(sdk.FormatJSON, in.Data); err != nil {
-		return err
-	}
-	if doc.Bytes+len(in.Data) > contract.MaxMemberBytes {
-		a.complete(doc, contract.CompletionFull)
-	}
-	if len(doc.Members) == 0 {
-		doc.Since = now.UnixMilli()
-	}
-	doc.Bytes += len(in.Data)
-	doc.Members = append(doc.Members, member{
-		ID: in.MessageID, Time: in.Time, Accepted: in.Accepted, Hops: in.Hops, Marking: in.Headers["marking"],
-		Trace: in.Headers[contract.HeaderTraceParent], Data: slices.Clone(in.Data),
-	})
-	switch {
-	case a.Count > 0 && len(doc.Members) >= int(a.Count):
-		a.complete(doc, contract.CompletionCount)
-	case in.last:
-		a.complete(doc, contract.CompletionWhen)
-	case len(doc.Members) >= contract.MaxMembers:
-		a.complete(doc, contract.CompletionFull)
-	}
-	return nil
-}
-
-func (a *aggregator) ripen(doc *stateDoc, now time.Time) {
-	if a.Timeout > 0 && len(doc.Members) > 0 && now.Sub(time.UnixMilli(doc.Since)) >= time.Duration(a.Timeout) {
-		a.complete(doc, contract.CompletionTimeout)
-	}
-}
-
-func (a *aggregator) complete(doc *stateDoc, why string) {
-	if len(doc.Members) == 0 {
-		return
-	}
-	doc.Groups++
-	doc.Out = append(doc.Out, a.event(doc.Key, doc.Groups, doc.Members, why))
-	for _, m := range doc.Members {
-		doc.Done = doc.Done.add(m.ID)
-	}
-	doc.Members, doc.Bytes, doc.Since = nil, 0, 0
-}
-
-// resequencer lets messages pass in the order of their numbers.
-type resequencer struct {
-	contract.Resequence
-	// event that a message becomes.
-	event func(*sdk.Delivery, time.Time) (storedEvent, error)
-}
-
-func (r *resequencer) timeout() time.Duration { return time.Duration(r.Timeout) }
-func (r *resequencer) idle() time.Duration    { return idleSequence }
-
-func (r *resequencer) take(doc *stateDoc, in *input, now time.Time) error {
-	if doc.Done.has(in.MessageID) || slices.ContainsFunc(doc.Waiting, func(w turn) bool { return w.ID == in.MessageID }) {
-		return nil
-	}
-	if !doc.Begun {
-		doc.Begun, doc.Next = true, r.Start
-	}
-	at := sort.Search(len(doc.Waiting), func(i int) bool { return doc.Waiting[i].Number >= in.number })
-	switch {
-	case in.number < doc.Next:
-		return fmt.Errorf("its number %d is behind: it is the turn of %d. It came twice, or more than %s late", in.number, doc.Next, time.Duration(r.Timeout))
-	case at < len(doc.Waiting) && doc.Waiting[at].Number == in.number:
-		return fmt.Errorf("its number %d is another message's, which waits for its turn", in.number)
-	case len(in.Data) > contract.MaxMemberBytes:
-		return fmt.Errorf("its body has %d bytes, and one that may have to wait may have %d", len(in.Data), contract.MaxMemberBytes)
-	}
-	event, err := r.event(in.Delivery, now)
-	if err != nil {
-		return err
-	}
-	if doc.Bytes+len(in.Data) > contract.MaxMemberBytes || len(doc.Waiting) >= contract.MaxMembers {
-		r.skip(doc, now)
-		at = sort.Search(len(doc.Waiting), func(i int) bool { return doc.Waiting[i].Number >= in.number })
-		if in.number < doc.Next {
-			return fmt.Errorf("its number %d is behind: too many were waiting for it", in.number)
-		}
-	}
-	if len(doc.Waiting) == 0 {
-		doc.Since = now.UnixMilli()
-	}
-	doc.Bytes += len(in.Data)
-	doc.Waiting = slices.Insert(doc.Waiting, at, turn{Number: in.number, ID: in.MessageID, Event: event})
-	r.pass(doc, now)
-	return nil
-}
-
-// pass those whose turn it is.
-func (r *resequencer) pass(doc *stateDoc, now time.Time) {
-	n := 0
-	for ; n < len(doc.Waiting) && doc.Waiting[n].Number == doc.Next; n++ {
-		w := doc.Waiting[n]
-		doc.Out, doc.Done, doc.Bytes = append(doc.Out, w.Event), doc.Done.add(w.ID), doc.Bytes-len(w.Event.Data)
-		doc.Next++
-	}
-	if n == 0 {
-		return
-	}
-	doc.Waiting, doc.Since = slices.Clone(doc.Waiting[n:]), 0
-	if len(doc.Waiting) > 0 {
-		doc.Since = now.UnixMilli()
-	} else {
-		doc.Waiting = nil
-	}
-}
-
-// skip the numbers that are missing before the first that waits.
-func (r *resequencer) skip(doc *stateDoc, now time.Time) {
-	if len(doc.Waiting) > 0 {
-		doc.Next = doc.Waiting[0].Number
-		r.pass(doc, now)
-	}
-}
-
-func (r *resequencer) ripen(doc *stateDoc, now time.Time) {
-	if len(doc.Waiting) > 0 && now.Sub(time.UnixMilli(doc.Since)) >= time.Duration(r.Timeout) {
-		r.skip(doc, now)
-	}
-}
-
-// headersOf an aggregate's message: of its group, and of its members what they have in common.
+// groupEvent is an aggregate's message: of its group, and of its members what they have in common. Groups are counted while their key is
+// remembered; its first member makes the id of one that comes later another one, or a system that knows ids would take it for the same.
 func (o *relayOperation) groupEvent(uid, key string, group uint64, members []member, completion string) storedEvent {
-	id := contract.RelayMessageID(o.route, o.destination, "group/"+uid+"/"+contract.StateToken(key)+"/"+strconv.FormatUint(group, 10), 0)
+	id := contract.RelayMessageID(o.route, o.destination, "group/"+uid+"/"+contract.StateToken(key+"\x00"+members[0].ID)+"/"+strconv.FormatUint(group, 10), 0)
 	lastOne := members[len(members)-1]
 	hops, marking, accepted := 0, members[0].Marking, members[0].Accepted
 	size := 2

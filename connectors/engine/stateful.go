@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
-	"strings"
+	"hash/fnv"
 	"sync"
 	"time"
 
@@ -26,6 +24,15 @@ const (
 	// laterScan is how often afterwards.
 	settledScan = time.Minute
 	laterScan   = 10 * time.Minute
+	// missedScan is the time between two scans for alarms that were missed.
+	missedScan = 10 * time.Second
+)
+
+// The kinds of documents, as a part of their subjects.
+const (
+	stateDeduplicate = "deduplicate."
+	stateAggregate   = "aggregate."
+	stateResequence  = "resequence."
 )
 
 // errFiltered: the message is to be delivered to nobody, which is no failure.
@@ -57,26 +64,61 @@ func (s *relaySink) stateful(o *relayOperation, r contract.Route) (sdk.Operation
 	if err != nil {
 		return nil, err
 	}
-	c := correlated{
-		relayOperation: o, step: step.Name, of: of, store: s.stateStore(),
-		subject: contract.StatePrefix(s.who.Namespace, r.Integration, r.UID, r.Destination),
+	kind, m := o.machine(step, r.UID)
+	if m == nil {
+		return &deduplication{correlated: s.correlated(o, r, kind, step.Name, of), window: time.Duration(step.Deduplicate.Window)}, nil
 	}
-	if step.Deduplicate != nil {
-		c.subject += "deduplicate."
-		return &deduplication{correlated: &c, window: time.Duration(step.Deduplicate.Window)}, nil
-	}
-	k := &keeping{correlated: &c, log: s.log.With("route", r.Name, "destination", r.Destination), work: s.work, timers: map[string]*time.Timer{}}
-	if a := step.Aggregate; a != nil {
-		c.subject += "aggregate."
-		k.machine = &aggregator{Aggregate: *a, event: func(key string, group uint64, members []member, completion string) storedEvent {
-			return o.groupEvent(r.UID, key, group, members, completion)
-		}}
-	} else {
-		c.subject += "resequence."
-		k.machine = &resequencer{Resequence: *step.Resequence, event: o.storedEvent}
-	}
+	k := s.keeping(o, r, kind, step.Name, of, m)
+	go k.alarms.run(k.work)
 	go k.recover()
 	return k, nil
+}
+
+// leftovers of a step that was removed from a destination, or replaced by one of another kind: what waits in its documents has been acknowledged, and
+// passes.
+func (s *relaySink) leftovers(o *relayOperation, r contract.Route) {
+	now := ""
+	if step := r.Stateful(); step != nil {
+		now, _ = o.machine(step, r.UID)
+	}
+	for _, former := range []*contract.Step{{Aggregate: &contract.Aggregate{}}, {Resequence: &contract.Resequence{Timeout: 1}}} {
+		kind, m := o.machine(former, r.UID)
+		if kind == now {
+			continue
+		}
+		if a, ok := m.(*aggregator); ok {
+			a.removed, a.Timeout = true, 1
+		}
+		k := s.keeping(o, r, kind, "", nil, m)
+		go k.finish()
+	}
+}
+
+// machine of a step, and the kind of its documents; nil where there is nothing to be kept but who was first.
+func (o *relayOperation) machine(step *contract.Step, uid string) (string, machine) {
+	switch {
+	case step.Aggregate != nil:
+		return stateAggregate, &aggregator{Aggregate: *step.Aggregate, event: func(key string, group uint64, members []member, completion string) storedEvent {
+			return o.groupEvent(uid, key, group, members, completion)
+		}}
+	case step.Resequence != nil:
+		return stateResequence, &resequencer{Resequence: *step.Resequence, event: o.storedEvent}
+	default:
+		return stateDeduplicate, nil
+	}
+}
+
+func (s *relaySink) correlated(o *relayOperation, r contract.Route, kind, step string, of *steps.Correlation) *correlated {
+	return &correlated{
+		relayOperation: o, step: step, of: of, store: s.stateStore(),
+		subject: contract.StatePrefix(s.who.Namespace, r.Integration, r.UID, r.Destination) + kind,
+	}
+}
+
+func (s *relaySink) keeping(o *relayOperation, r contract.Route, kind, step string, of *steps.Correlation, m machine) *keeping {
+	k := &keeping{correlated: s.correlated(o, r, kind, step, of), machine: m, log: s.log.With("route", r.Name, "destination", r.Destination), work: s.work}
+	k.alarms = newAlarms(k.ripen)
+	return k
 }
 
 // storedEvent that a message becomes.
@@ -90,7 +132,9 @@ func (o *relayOperation) storedEvent(m *sdk.Delivery, now time.Time) (storedEven
 
 // lock a document against others of this pod.
 func (c *correlated) lock(key string) func() {
-	l := &c.locks[hashOf(key)%uint64(len(c.locks))]
+	f := fnv.New32a()
+	_, _ = f.Write([]byte(key)) // a hash takes everything
+	l := &c.locks[f.Sum32()%uint32(len(c.locks))]
 	l.Lock()
 	return l.Unlock
 }
@@ -178,9 +222,13 @@ func (d *deduplication) Write(ctx context.Context, batch []*sdk.Delivery) []erro
 // claim a key for a message: true for the first, also when it comes again.
 func (d *deduplication) claim(ctx context.Context, key, id string) (bool, error) {
 	subject := d.subject + contract.StateToken(key)
-	var err error
+	// It is not kept in memory: the broker says who was first.
+	doc, err := (&stateDoc{Key: key, Owner: id}).encode()
+	if err != nil {
+		return false, err
+	}
 	for range conflictTries {
-		_, err = d.store.put(ctx, subject, &stateDoc{Key: key, Owner: id}, 0, d.window)
+		_, err = d.store.write(ctx, subject, doc, 0, d.window)
 		if !errors.Is(err, errConflict) {
 			return err == nil, err
 		}
@@ -196,234 +244,12 @@ func (d *deduplication) claim(ctx context.Context, key, id string) (bool, error)
 	return false, err
 }
 
-// keeping writes messages into documents, and publishes what the machine makes of them.
-type keeping struct {
-	*correlated
-	machine machine
-	log     *slog.Logger
-	// work lasts as long as the pod does.
-	work context.Context //nolint:containedctx // what waits is ripened by the clock, not by a caller
-
-	mu     sync.Mutex
-	timers map[string]*time.Timer
-}
-
-// Write implements sdk.Operation.
-func (k *keeping) Write(ctx context.Context, batch []*sdk.Delivery) []error {
-	results := make([]error, len(batch))
-	each(k.byKey(batch, results), func(key string, positions []int) {
-		var list []*input
-		var at []int
-		for _, i := range positions {
-			in, err := k.input(key, batch[i])
-			if err != nil {
-				results[i] = k.own(err)
-				continue
-			}
-			list, at = append(list, in), append(at, i)
-		}
-		own, err := k.change(ctx, key, list)
-		for n, i := range at {
-			switch {
-			case own[n] != nil:
-				results[i] = k.own(own[n])
-			case err != nil:
-				results[i] = k.failure(err)
-			}
-		}
-	})
-	return results
-}
-
-func (k *keeping) input(key string, m *sdk.Delivery) (*input, error) {
-	in := &input{Delivery: m, key: key}
-	var err error
-	switch k.machine.(type) {
-	case *aggregator:
-		in.last, err = k.of.Last(m.Message)
-	case *resequencer:
-		in.number, err = k.of.Number(m.Message)
-	}
-	return in, err
-}
-
-// change the document of a key: take messages in, let ripen what is ripe, write it, publish what that gives, and write that this is done. The
-// errors by position are the messages' own; with the last one, nothing is known of any of them.
-func (k *keeping) change(ctx context.Context, key string, list []*input) (own []error, err error) {
-	defer k.lock(key)()
-	own = make([]error, len(list))
-	subject := k.subject + contract.StateToken(key)
-	for taken, tries := 0, 0; ; {
-		doc, seq, err := k.store.get(ctx, subject)
-		if err != nil {
-			return own, err
-		}
-		next, now := doc.clone(), time.Now()
-		next.Key = key
-		k.machine.ripen(next, now)
-		n := taken
-		for ; n < len(list) && next.outBytes() < maxOut; n++ {
-			own[n] = k.machine.take(next, list[n], now)
-		}
-		err = k.write(ctx, subject, doc, next, seq)
-		if errors.Is(err, errConflict) && tries < conflictTries {
-			tries++
-			clear(own[taken:])
-			select {
-			case <-time.After(time.Duration(rand.IntN(20<<min(tries, 5))) * time.Millisecond):
-				continue
-			case <-ctx.Done():
-			}
-		}
-		if err != nil {
-			return own, err
-		}
-		if taken = n; taken == len(list) {
-			return own, nil
-		}
-	}
-}
-
-// write a document that has changed, publish what it holds, and write it without that.
-func (k *keeping) write(ctx context.Context, subject string, was, doc *stateDoc, seq uint64) (err error) {
-	if seq == 0 || !was.same(doc) {
-		if seq, err = k.store.put(ctx, subject, doc, seq, k.ttl(doc)); err != nil {
-			return err
-		}
-	}
-	if len(doc.Out) > 0 {
-		if err := k.publish(ctx, doc.Out); err != nil {
-			k.wake(subject, time.Now().Add(time.Second))
-			return err
-		}
-		doc = doc.published()
-		if _, err := k.store.put(ctx, subject, doc, seq, k.ttl(doc)); err != nil {
-			k.wake(subject, time.Now().Add(time.Second))
-			return err
-		}
-	}
-	if limit := k.machine.timeout(); limit > 0 && doc.Since > 0 {
-		k.wake(subject, time.UnixMilli(doc.Since).Add(limit))
-	} else {
-		k.wake(subject, time.Time{})
-	}
-	return nil
-}
-
-// ttl of a document: it stays while anything in it waits.
-func (k *keeping) ttl(doc *stateDoc) time.Duration {
-	if len(doc.Members)+len(doc.Waiting)+len(doc.Out) > 0 {
-		return 0
-	}
-	return k.machine.idle()
-}
-
-// publish events one after the other, for their order is the document's.
-func (k *keeping) publish(ctx context.Context, events []storedEvent) error {
-	p := k.sink.publisher
-	g := p.groups.Get().(*group)
-	defer p.groups.Put(g)
-	if cap(g.items) == 0 {
-		g.items = make([]publication, 1)
-	}
-	g.items = g.items[:1]
-	defer g.release()
-	for _, e := range events {
-		item := &g.items[0]
-		item.publisher, item.group, item.err, item.stored, item.alone = p, g, nil, false, true
-		item.load(e)
-		if err := p.publish(ctx, g, time.Now()); err != nil {
-			return err
-		}
-		p.metrics.published.Inc()
-		if item.duplicate {
-			p.metrics.duplicates.Inc()
-		}
-	}
-	return nil
-}
-
-// wake looks at a document at a time; the zero time means not at all.
-func (k *keeping) wake(subject string, at time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if t := k.timers[subject]; t != nil {
-		t.Stop()
-		delete(k.timers, subject)
-	}
-	if at.IsZero() || k.work.Err() != nil {
-		return
-	}
-	k.timers[subject] = time.AfterFunc(max(0, time.Until(at)), func() { k.ripen(subject) })
-}
-
-// ripen what has waited long enough, or could not be published before.
-func (k *keeping) ripen(subject string) {
-	if k.work.Err() != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(k.work, 4*stateTimeout)
-	defer cancel()
-	doc, _, err := k.store.get(ctx, subject)
-	if err == nil {
-		_, err = k.change(ctx, doc.Key, nil)
-	}
-	if err != nil && k.work.Err() == nil {
-		k.log.Warn("what has waited long enough cannot be passed on yet", "subject", subject, "error", err)
-		k.store.forget(subject)
-		k.wake(subject, time.Now().Add(stateTimeout))
-	}
-}
-
-// recover what former pods have left behind: documents whose time comes, and events that were not published.
-func (k *keeping) recover() {
-	for next := time.Duration(0); ; {
-		select {
-		case <-k.work.Done():
-			return
-		case <-time.After(next):
-		}
-		switch err := k.scan(); {
-		case err != nil:
-			k.log.Debug("the documents cannot be read yet", "error", err)
-			next = stateTimeout
-		case next < settledScan:
-			next = settledScan
-		default:
-			next = laterScan
-		}
-	}
-}
-
-func (k *keeping) scan() error {
-	return k.store.scan(k.work, k.subject, func(subject string, doc *stateDoc) {
-		if !strings.HasPrefix(subject, k.subject) {
-			return
-		}
-		at := time.Time{}
-		switch limit := k.machine.timeout(); {
-		case len(doc.Out) > 0:
-			at = time.Now()
-		case limit > 0 && doc.Since > 0:
-			at = time.UnixMilli(doc.Since).Add(limit)
-		}
-		k.mu.Lock()
-		known := k.timers[subject] != nil
-		k.mu.Unlock()
-		if !known && !at.IsZero() {
-			k.store.forget(subject)
-			k.wake(subject, at)
-		}
-	})
-}
-
 // failure of the store, in the engine's terms.
 func (c *correlated) failure(err error) error {
-	var api *apiError
 	if errors.Is(err, errConflict) {
 		return fmt.Errorf("several pods write the document of its key: %w", err) // to be tried again
 	}
-	if errors.As(err, &api) && isCode(err, codeStreamFull, codeInsufficient, codeStorage) {
+	if errors.Is(err, errStateFull) {
 		return sdk.Unavailable(contract.ReasonStreamFull, fmt.Errorf("the state of Integration %s is full: raise spec.retention.stateSize", c.sink.who.Integration))
 	}
 	return c.relayOperation.failure(err)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/metip/metip/connectors/contract"
@@ -315,5 +317,66 @@ func TestCircleOfPartsEnds(t *testing.T) {
 	}
 	if h := s.Messages("ns_in_dead")[0].Header; h.Get(contract.HeaderDeadReason) != contract.DeadReasonHopLimit {
 		t.Errorf("the dead letter says %q", h)
+	}
+}
+
+// What waits for others when its step is removed from the Route, or becomes one of another kind, has been acknowledged: it passes.
+func TestRemovedStepLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := stateBroker(t)
+	wait := func(members int) {
+		t.Helper()
+		within(t, 20*time.Second, "all taken in", func() bool {
+			found := 0
+			for _, m := range s.Messages(contract.StateStream("ns", "in")) {
+				var doc stateDoc
+				if err := json.Unmarshal(m.Data, &doc); err == nil {
+					found += len(doc.Members) + len(doc.Waiting)
+				}
+			}
+			return found == members && settledAll(t, s, "ns_r_d")
+		})
+	}
+	aggregate := statefulRoute(t, s, contract.Step{Aggregate: &contract.Aggregate{Key: "data.group", Count: 3}})
+	p := startPod(t, relayPod(s, aggregate))
+	for n := range 2 {
+		s.Publish("ns", "in", "src", "x", fmt.Sprintf("m%d", n), fmt.Appendf(nil, `{"group":"a","n":%d}`, n))
+	}
+	wait(2)
+	p.stop()
+	resequence := aggregate
+	resequence.Steps = []contract.Step{{Name: "steps[0]", Resequence: &contract.Resequence{Number: "data.n", Start: 1, Timeout: contract.Duration(time.Hour)}}}
+	p = startPod(t, relayPod(s, resequence))
+	within(t, 30*time.Second, "the group", func() bool { return len(events(s, "out")) == 1 })
+	if m := events(s, "out")[0]; string(m.Data) != `[{"group":"a","n":0},{"group":"a","n":1}]` || m.Header.Get("ce-aggregatecompletion") != "Removed" {
+		t.Errorf("%s %q", m.Data, m.Header)
+	}
+	for _, n := range []int{5, 3} {
+		s.Publish("ns", "in", "src", "x", fmt.Sprintf("n%d", n), fmt.Appendf(nil, `{"n":%d}`, n))
+	}
+	wait(2)
+	p.stop()
+	plain := aggregate
+	plain.Steps = nil
+	startPod(t, relayPod(s, plain))
+	within(t, 30*time.Second, "those that waited", func() bool { return len(events(s, "out")) == 3 })
+	if first, second := string(events(s, "out")[1].Data), string(events(s, "out")[2].Data); first != `{"n":3}` || second != `{"n":5}` {
+		t.Errorf("%s before %s", first, second)
+	}
+}
+
+// An Integration that keeps no state has no stream for it, which is soon found out.
+func TestThereIsNoState(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	creds := s.CredsFile("relay", contract.RelayPermissions("ns", "in", nil), time.Hour)
+	nc, err := nats.Connect(s.URL(), nats.UserCredentials(creds), nats.CustomInboxPrefix(contract.InboxPrefix("ns", contract.RelayName("in"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	err = newStateStore(nc, contract.StateStream("ns", "in")).scan(t.Context(), "state.ns.in.uid.d.", func(string, *stateDoc) {})
+	if !errors.Is(err, errNoState) {
+		t.Error(err)
 	}
 }

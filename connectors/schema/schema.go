@@ -76,9 +76,14 @@ func Compile(text string) (s *Schema, err error) {
 
 // Check a document as sdk.DecodeJSON gives it. The error is a *Violation, ErrLimit, or that of ctx.
 func (s *Schema) Check(ctx context.Context, document any) error {
-	e := evaluation{ctx: ctx, budget: maxSteps, check: clockEvery}
+	e := evaluation{ctx: ctx, budget: maxSteps, check: lookEvery}
+	return e.judge(s.root, document)
+}
+
+// judge a document.
+func (e *evaluation) judge(root *node, document any) error {
 	e.path = e.tokens[:0]
-	if e.value(s.root, document, nil) {
+	if e.value(root, document, nil) {
 		return nil
 	}
 	if e.stopped != nil {

@@ -3,9 +3,11 @@ package steps
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
@@ -71,6 +73,9 @@ func (c *Correlation) Key(m *sdk.Message) (string, error) {
 	case string:
 		if v == "" || len(v) > maxCorrelation {
 			return "", fmt.Errorf("key: it has %d bytes, and 1 to %d are allowed", len(v), maxCorrelation)
+		}
+		if !utf8.ValidString(v) {
+			return "", errors.New("key: it is no text in UTF-8")
 		}
 		return v, nil
 	case bool:
