@@ -137,6 +137,17 @@ func (w *world) deadLetters(f loopback.Flow) map[string]int {
 	return out
 }
 
+// electionTimeout of NATS at most: so long may a consumer be without a leader that hears acknowledgements.
+const electionTimeout = 9 * time.Second
+
+// aftermath of what happens to a server.
+func (w *world) aftermath() time.Duration {
+	if len(w.servers) > 1 {
+		return electionTimeout
+	}
+	return time.Second
+}
+
 // duplicates of the HTTP target, by class.
 func (w *world) duplicates(t *testing.T, l *load) map[string]int {
 	classes := map[string]int{}
@@ -157,7 +168,7 @@ func (w *world) duplicates(t *testing.T, l *load) map[string]int {
 				class = dueToTarget
 			case w.during(before.at.Add(-time.Second), now.at, w.http.name):
 				class = dueToPod
-			case w.during(before.at.Add(-time.Second), now.at, subjectBroker):
+			case w.during(before.at.Add(-w.aftermath()), now.at, subjectBroker):
 				class = dueToBroker
 			case p.attempts > 1 && p.acknowledged.Sub(p.first) > window:
 				class = dueToWindow
