@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,7 +203,7 @@ func TestEnrichWaitsForItsService(t *testing.T) {
 			more := publishMany(s, n, n)
 			startService(t, s, "svc-2", service, nil)
 			within(t, 60*time.Second, "the others are delivered", func() bool { return f.count() == 2*n })
-			want := append(ids, more...)
+			want := slices.Concat(ids, more)
 			if name == "parts" {
 				for i := range want {
 					want[i] += "/0"
