@@ -1,7 +1,7 @@
 package v1alpha1
 
 // Step is exactly one mediation.
-// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle),has(self.deduplicate),has(self.aggregate),has(self.resequence),has(self.setHeaders),has(self.redact),has(self.wireTap),has(self.recipientList),has(self.loadBalance),has(self.validate),has(self.convert),has(self.split)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay, throttle, deduplicate, aggregate, resequence, setHeaders, redact, wireTap, recipientList, loadBalance, validate, convert and split, for example `- transform: {jq: '{id: .arrestId}'}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.filter),has(self.transform),has(self.delay),has(self.throttle),has(self.deduplicate),has(self.aggregate),has(self.resequence),has(self.setHeaders),has(self.redact),has(self.wireTap),has(self.recipientList),has(self.loadBalance),has(self.validate),has(self.convert),has(self.split),has(self.enrich)].filter(x, x).size() == 1",message="set exactly one of filter, transform, delay, throttle, deduplicate, aggregate, resequence, setHeaders, redact, wireTap, recipientList, loadBalance, validate, convert, split and enrich, for example `- transform: {jq: '{id: .arrestId}'}`"
 type Step struct {
 	// name of the step, for errors and traces; left out, it is the step's number.
 	// +optional
@@ -21,6 +21,9 @@ type Step struct {
 	// split makes several deliveries of one message; the steps that follow run on each part. A destination has one split at most.
 	// +optional
 	Split *Split `json:"split,omitempty"`
+	// enrich adds to the body what a service answers.
+	// +optional
+	Enrich *Enrich `json:"enrich,omitempty"`
 	// setHeaders gives values to CloudEvents extensions, by name, for example `{courtcode: '{data.court.code}'}`; `subject` is the event's
 	// subject. A value that is empty removes it. What says what the message is (id, source, type, time, ...), its marking and its partition key
 	// cannot be set. All values are made of the message as it came to the step.

@@ -60,8 +60,8 @@ type SinkDestination struct {
 	Lanes int
 }
 
-// SinkPermissions of a sink connector: its durable consumers, their dead letters, and its own reports.
-func SinkPermissions(namespace, connector string, destinations []SinkDestination) Permissions {
+// SinkPermissions of a sink connector: its durable consumers, their dead letters, its own reports, and the services that its Routes ask.
+func SinkPermissions(namespace, connector string, destinations []SinkDestination, calls ...ServiceRef) Permissions {
 	p := Permissions{
 		Publish:   []string{"status." + namespace + "." + connector + ".>"},
 		Subscribe: []string{InboxPrefix(namespace, connector) + ".>"},
@@ -82,6 +82,9 @@ func SinkPermissions(namespace, connector string, destinations []SinkDestination
 			}
 		}
 		p.Publish = append(p.Publish, DeadSubjects(namespace, d.Integration, d.Route, d.Destination))
+	}
+	for _, s := range calls {
+		p.Publish = append(p.Publish, CallSubjects(namespace, s)...)
 	}
 	return p
 }

@@ -62,8 +62,8 @@ func RelayMessageID(route, destination, original string, part int) string {
 }
 
 // RelayPermissions of a relay: those of a sink, to publish its own messages, and to write and read the state of its Integration.
-func RelayPermissions(namespace, integration string, destinations []SinkDestination) Permissions {
-	p := SinkPermissions(namespace, RelayName(integration), destinations)
+func RelayPermissions(namespace, integration string, destinations []SinkDestination, calls ...ServiceRef) Permissions {
+	p := SinkPermissions(namespace, RelayName(integration), destinations, calls...)
 	p.Publish = append(p.Publish, RelayEventSubjects(namespace, integration), StateSubjects(namespace, integration),
 		APIPrefix+".DIRECT.GET."+StateStream(namespace, integration))
 	return p

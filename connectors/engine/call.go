@@ -50,6 +50,7 @@ type callRoute struct {
 	subject, cancel            string
 	// invalid: the Route cannot run at all.
 	invalid error
+	// metrics are nil where a step calls.
 	metrics *callMetrics
 	// absent is when the last call found nobody that takes requests; 0 once one did.
 	absent atomic.Int64
@@ -83,7 +84,7 @@ func newCaller(c *contract.Config, conn *connection, r registry, log *slog.Logge
 func (r *callRoute) compile() error {
 	compile := func(list []contract.Step) (out []steps.Step, err error) {
 		for _, s := range list {
-			if s.Delay != nil || s.Throttle != nil || s.RecipientList != nil || s.LoadBalance != nil {
+			if s.Delay != nil || s.Throttle != nil || s.RecipientList != nil || s.LoadBalance != nil || s.Enrich != nil {
 				return nil, fmt.Errorf("%s: a call has one service and no time to wait: only steps that look at a message or change it apply", s.Name)
 			}
 			c, err := steps.Compile(s)
@@ -256,7 +257,7 @@ func (k *caller) send(ctx context.Context, route *callRoute, r *sdk.Request) *sd
 	for try, pause := 1, refusedPause; ; try, pause = try+1, 2*pause {
 		answer, refused := k.ask(ctx, route, m)
 		if refused == "" || refused == contract.RefusedSuspended || try == callTries {
-			if refused != "" {
+			if refused != "" && route.metrics != nil {
 				route.metrics.refused.WithLabelValues(refused).Inc()
 			}
 			return answer

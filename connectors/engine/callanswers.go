@@ -36,6 +36,8 @@ type answers struct {
 	last    uint64
 	waiting map[uint64]*waitingCall
 	held    int
+	// limit of held.
+	limit int
 	// gate is not nil while the connection is about to be changed: new calls wait for it. empty is told when nothing waits any more.
 	gate  chan struct{}
 	empty chan struct{}
@@ -54,7 +56,7 @@ type answered struct {
 }
 
 func newAnswers(c *connection) (*answers, error) {
-	a := &answers{nc: c.nc, prefix: c.nc.NewInbox() + ".", waiting: map[uint64]*waitingCall{}}
+	a := &answers{nc: c.nc, prefix: c.nc.NewInbox() + ".", waiting: map[uint64]*waitingCall{}, limit: maxHeldAnswers}
 	sub, err := c.nc.Subscribe(a.prefix+"*", a.take)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)
@@ -181,7 +183,7 @@ func (a *answers) take(m *nats.Msg) {
 	switch {
 	case len(m.Data) == 0 && first(m.Header, "Status") == "503":
 		w.answer <- answered{err: errNoResponders}
-	case a.held+len(m.Data) > maxHeldAnswers:
+	case a.held+len(m.Data) > a.limit:
 		w.answer <- answered{err: errAnswersHeld}
 	default:
 		a.held += len(m.Data)

@@ -151,7 +151,7 @@ func (d *destination) endProbe() {
 func (d *destination) probed(checks *int) (over, idle bool) {
 	d.mu.Lock()
 	over = d.stopping || !d.circuit.open()
-	disproved := isConnection(d.circuit.err) || d.circuit.version != d.sink.secrets.Version()
+	disproved := !isEnrichment(d.circuit.err) && (isConnection(d.circuit.err) || d.circuit.version != d.sink.secrets.Version())
 	d.mu.Unlock()
 	if over || d.sink.deliver.Err() != nil {
 		return true, false

@@ -63,8 +63,8 @@ type destination struct {
 	gated  bool
 	// bytes and bodies are what it may hold, and what it may have decoded.
 	bytes, bodies *share
-	// opaque: the operation does not look into bodies.
-	opaque bool
+	// opaque: the operation does not look into bodies. enriches: some step asks a service.
+	opaque, enriches bool
 	// asked counts the calls of the system.
 	asked atomic.Int64
 	// problems of this destination alone, for the report.
@@ -157,7 +157,7 @@ func (d *destination) compile() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
-		d.steps = append(d.steps, c)
+		d.steps = append(d.steps, d.enrichStep(&s, c))
 		d.memory.delays = d.memory.delays || s.Delay != nil
 	}
 	if err := d.splitSteps(); err != nil {

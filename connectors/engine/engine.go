@@ -301,6 +301,9 @@ func (e *Engine) runSink(ctx, work context.Context) error {
 		config: e.Config, log: e.Log, conn: e.conn, replies: e.replies, secrets: e.secrets, metrics: newSinkMetrics(e.registry), sink: sink,
 		system: e.system, started: time.Now(), changed: e.reports.changed, deliver: deliver, tracer: e.tracer,
 	}
+	if runner.enrichment, err = newEnrichment(e); err != nil {
+		return err
+	}
 	runner.prepare(e.registry)
 	e.sink = runner
 	go e.reports.run(work.Done())

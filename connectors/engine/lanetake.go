@@ -35,7 +35,7 @@ func newLanes(s *sinkRunner, r contract.Route) []*destination {
 		d := first
 		if i > 0 {
 			d = &destination{
-				sink: s, route: r, log: first.log, metrics: first.metrics, name: first.name, steps: first.steps, split: first.split, op: first.op, opaque: first.opaque,
+				sink: s, route: r, log: first.log, metrics: first.metrics, name: first.name, steps: first.steps, split: first.split, op: first.op, opaque: first.opaque, enriches: first.enriches,
 				bytes: first.bytes, bodies: first.bodies, held: map[identity]*held{}, ackWait: defaultAckWait, memory: newMemory(),
 			}
 			d.idle = sync.NewCond(&d.mu)

@@ -21,9 +21,11 @@ const cacheEntryCost = 512
 
 // callCache keeps answers of one pod. The one that was not asked for longest goes first.
 type callCache struct {
-	ttl     time.Duration
-	max     int64
-	methods []string
+	ttl time.Duration
+	max int64
+	// maxEntries that are kept; 0 for no bound but max.
+	maxEntries int
+	methods    []string
 
 	mu      sync.Mutex
 	size    int64
@@ -136,7 +138,7 @@ func (c *callCache) put(key cacheKey, a *sdk.Answer, now time.Time) {
 	}
 	c.size += size
 	c.entries[key] = c.recent.PushFront(&cached{key: key, answer: &kept, size: size, made: now, expire: now.Add(ttl)})
-	for c.size > c.max {
+	for c.size > c.max || c.maxEntries > 0 && len(c.entries) > c.maxEntries {
 		c.remove(c.recent.Back())
 	}
 }

@@ -139,7 +139,7 @@ func backoff(base, limit time.Duration, n int) time.Duration {
 func (d *destination) unavailable(h *held, err error) {
 	d.mu.Lock()
 	successes := d.circuit.successes
-	suspect := h.seen >= 0 && successes > h.seen && !isBus(err)
+	suspect := h.seen >= 0 && successes > h.seen && !isBus(err) && !isRefusal(err)
 	h.seen = successes
 	d.circuit.fail(err)
 	if !suspect {

@@ -36,6 +36,8 @@ type sinkRunner struct {
 	metrics *sinkMetrics
 	sink    sdk.Sink
 	system  *systemState
+	// enrichment is nil where no step asks a service.
+	enrichment *enrichment
 	// tracer is nil where nothing is traced.
 	tracer  *telemetry.Tracer
 	started time.Time
@@ -206,7 +208,7 @@ func (s *sinkRunner) routes() (routes []contract.RouteState) {
 		d.mu.Lock()
 		c := d.circuit.problem
 		d.mu.Unlock()
-		if c.err == nil {
+		if c.err == nil || isEnrichment(c.err) { // a service's failure says nothing of the system
 			continue
 		}
 		open++

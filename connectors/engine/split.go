@@ -229,6 +229,9 @@ func (d *destination) preparePart(a *attempt) *part {
 	i := a.at
 	m := a.parts.Part(&a.message, i)
 	pass, n, err := steps.Run(d.sink.deliver, d.split.after, m)
+	if d.enriches && !isEnrichment(err) {
+		d.enriched()
+	}
 	if err == nil && pass {
 		return &part{of: a, index: i, delivery: sdk.Delivery{
 			Message: m, MessageID: steps.PartID(a.delivery.MessageID, i), Durable: d.name, Attempt: a.tried + 1,
@@ -238,6 +241,8 @@ func (d *destination) preparePart(a *attempt) *part {
 	case err == nil:
 		d.metrics.parts.WithLabelValues("filtered").Inc()
 		a.progress.finish(i)
+	case isEnrichment(err) || d.cancelled(err):
+		a.notEnriched(d, i, fmt.Errorf("%s: %w", d.route.Steps[d.split.number+1+n].Name, err))
 	case errors.Is(err, steps.ErrLimit) && a.tried+1 < max(limitAttempts, int(d.route.Delivery.Attempts)):
 		a.again(d, i, err)
 	default:

@@ -71,12 +71,7 @@ func (d *destination) process(batch []*held) {
 	granted := len(batch)
 	permit := d.permitFor(batch)
 	defer permit.end()
-	ready := batch[:0]
-	for _, h := range batch {
-		if d.prepare(h) {
-			ready = append(ready, h)
-		}
-	}
+	ready := d.prepareAll(batch)
 	if d.split != nil {
 		d.unused(granted) // each part asks for itself
 		d.deliverParts(ready)
@@ -122,6 +117,20 @@ func (d *destination) process(batch []*held) {
 			d.outcome(h, results[i])
 		}
 	}
+}
+
+// prepareAll messages of a batch, and give those that are ready.
+func (d *destination) prepareAll(batch []*held) []*held {
+	if d.enriches && len(batch) > 1 {
+		return d.prepareTogether(batch)
+	}
+	ready := batch[:0]
+	for _, h := range batch {
+		if d.prepare(h) {
+			ready = append(ready, h)
+		}
+	}
+	return ready
 }
 
 // write calls the system. A panic is returned, not passed on.
@@ -190,6 +199,13 @@ func (d *destination) prepare(h *held) bool {
 		return false
 	}
 	pass, failed := d.mediate(h)
+	if d.enriches {
+		if failed != nil && (isEnrichment(failed.err) || d.cancelled(failed.err)) {
+			d.notEnriched(h, failed.err)
+			return false
+		}
+		d.enriched()
+	}
 	var delayed *steps.NotBefore
 	switch {
 	case failed != nil && errors.As(failed.err, &delayed):
@@ -233,6 +249,9 @@ func (d *destination) mediate(h *held) (pass bool, failed *deadLetter) {
 		return false, &deadLetter{err: delayed}
 	}
 	name, reason := d.route.Steps[n].Name, contract.DeadReasonStepFailed
+	if isEnrichment(err) {
+		return false, &deadLetter{step: name, err: fmt.Errorf("%s: %w", name, err)}
+	}
 	if _, bodyErr := m.Body(); bodyErr != nil {
 		reason, err = contract.DeadReasonMalformed, bodyErr
 	}

@@ -74,6 +74,8 @@ func (e *encoder) value(v any, depth int) error {
 		e.out = v.Append(e.out, 10)
 	case json.Number:
 		e.out = append(e.out, v...)
+	case document:
+		e.out = append(e.out, v...)
 	case string:
 		e.text(v)
 	case []any:

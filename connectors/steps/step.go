@@ -55,6 +55,8 @@ func Compile(s contract.Step) (Step, error) {
 		return compileConvert(s.Convert)
 	case s.Split != nil:
 		return compileSplit(s.Split)
+	case s.Enrich != nil:
+		return compileEnrich(s.Enrich)
 	case s.Delay != nil:
 		return compileDelay(s.Delay)
 	case s.Throttle != nil:

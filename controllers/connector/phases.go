@@ -124,8 +124,9 @@ func (s *scope) permissions() contract.Permissions {
 	for _, route := range s.config.Sink.Routes {
 		destinations = append(destinations, contract.SinkDestination{Integration: route.Integration, Route: route.Name, Destination: route.Destination, Lanes: route.Delivery.Lanes})
 	}
+	asked := contract.EnrichServices(s.config.Sink.Routes)
 	if s.relayOf != nil {
-		return contract.RelayPermissions(c.Namespace, s.relayOf.Name, destinations)
+		return contract.RelayPermissions(c.Namespace, s.relayOf.Name, destinations, asked...)
 	}
-	return contract.SinkPermissions(c.Namespace, c.Name, destinations)
+	return contract.SinkPermissions(c.Namespace, c.Name, destinations, asked...)
 }

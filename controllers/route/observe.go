@@ -72,6 +72,9 @@ func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
 			s.unresolved = err
 		}
 	}
+	if err := r.observeAsked(ctx, s); err != nil {
+		return err
+	}
 	if s.call != nil {
 		return r.observeService(ctx, s)
 	}

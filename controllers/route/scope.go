@@ -19,6 +19,9 @@ type scope struct {
 	// unresolved is the first reference that leads nowhere or where it may not.
 	unresolved error
 
+	// asked are the services that steps ask, and may.
+	asked []*v1alpha1.Connector
+
 	destinations []destination
 	// call of a Route that ends in a service; nil for one with destinations.
 	call *call

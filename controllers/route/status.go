@@ -157,7 +157,10 @@ func setConnected(s *scope, set conditions.Setter) {
 			worst, where = c, string(d.Name)
 		}
 	}
+	asked := notServing(s)
 	switch {
+	case asked != nil && (worst == nil || worst.Status != metav1.ConditionFalse):
+		set.Set(v1alpha1.ConditionConnected, asked.Status, asked.Reason, asked.Message)
 	case worst != nil:
 		set.Set(v1alpha1.ConditionConnected, worst.Status, worst.Reason, "destination "+where+": "+worst.Message)
 	case len(s.route.Status.Destinations) == 0:
@@ -179,6 +182,11 @@ func setSuspended(s *scope, set conditions.Setter) {
 			if d.connector != nil && compile.Suspended(d.connector.Spec.Suspend) {
 				where = "Connector " + d.connector.Name + " is suspended"
 			}
+		}
+	}
+	for _, c := range s.asked {
+		if where == "" && compile.Suspended(c.Spec.Suspend) {
+			where = "Connector " + c.Name + " is suspended, which a step asks"
 		}
 	}
 	if s.call != nil && s.call.service != nil && where == "" && compile.Suspended(s.call.service.Spec.Suspend) {

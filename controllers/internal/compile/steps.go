@@ -30,7 +30,7 @@ func namedStep(prefix string, n int, s *v1alpha1.Step) contract.Step {
 
 // Step as the data plane reads it, without a name.
 func Step(s *v1alpha1.Step) contract.Step {
-	out := contract.Step{Filter: string(s.Filter), Delay: delay(s.Delay), Throttle: throttle(s.Throttle)}
+	out := contract.Step{Filter: string(s.Filter), Delay: delay(s.Delay), Throttle: throttle(s.Throttle), Enrich: enrich(s.Enrich)}
 	if s.Transform != nil {
 		out.JQ, out.CEL = s.Transform.JQ, string(s.Transform.CEL)
 	}

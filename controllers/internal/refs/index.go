@@ -57,6 +57,9 @@ func Connectors(r *v1alpha1.Route) []string {
 	if r.Spec.Call != nil {
 		out = append(out, string(r.Spec.Call.Connector))
 	}
+	for _, name := range EnrichServices(r) {
+		out = append(out, string(name))
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
@@ -76,7 +79,7 @@ func RoutesOf(ctx context.Context, c client.Reader, integration types.Namespaced
 	return routes(ctx, c, integration, indexIntegration)
 }
 
-// RoutesNaming a Connector, as source, as destination or as service.
+// RoutesNaming a Connector, as source, as destination, or as a service that they call or ask.
 func RoutesNaming(ctx context.Context, c client.Reader, connector types.NamespacedName) ([]v1alpha1.Route, error) {
 	return routes(ctx, c, connector, indexConnectors)
 }

@@ -40,6 +40,7 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 	errs = append(errs, checkKeys(spec, r)...)
 	errs = append(errs, checkSplits(spec, r)...)
 	errs = append(errs, checkState(spec, r)...)
+	errs = append(errs, checkEnrich(spec, r)...)
 	if r.Spec.Call != nil {
 		errs = append(errs, checkCallSteps(spec.Child("steps"), r.Spec.Steps)...)
 	}
@@ -86,7 +87,7 @@ func Outcome(errs field.ErrorList) error {
 			reason = v1alpha1.ReasonInvalidSchema
 		}
 		if strings.HasSuffix(errs[0].Field, "].split") || strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") ||
-			strings.HasSuffix(errs[0].Field, "].state") || strings.HasSuffix(errs[0].Field, "].delay") || strings.HasSuffix(errs[0].Field, "].throttle") || strings.HasSuffix(errs[0].Field, ".cron") {
+			strings.HasSuffix(errs[0].Field, "].state") || strings.HasSuffix(errs[0].Field, "].delay") || strings.HasSuffix(errs[0].Field, "].throttle") || strings.HasSuffix(errs[0].Field, "].enrich") || strings.HasSuffix(errs[0].Field, ".cron") {
 			reason = v1alpha1.ReasonInvalidSpec
 		}
 	}
