@@ -29,11 +29,11 @@ func newEngine(system sdk.System) (*engine.Engine, error) {
 	})
 }
 
-// How a source that has many records at hand publishes: calls of some hundred messages, two at a time, so that one is made while the other
-// is on its way.
+// How a source that has many records at hand publishes: calls of some hundred messages, several at a time, so that some are made while others
+// are on their way.
 const (
 	callMessages = 500
-	callers      = 2
+	callers      = 4
 )
 
 // generator is a source that makes records when it is told to.
