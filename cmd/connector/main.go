@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -44,7 +42,7 @@ func run() error {
 	if err := level.UnmarshalText([]byte(*logLevel)); err != nil {
 		return fmt.Errorf("--log-level: %w", err)
 	}
-	limitMemory()
+	engine.LimitMemory()
 	cfg, err := engine.LoadConfig(*config)
 	if err != nil {
 		return err
@@ -84,30 +82,4 @@ func run() error {
 		log.Info("drained", "ran", time.Since(begun).Round(time.Second).String())
 	}
 	return err
-}
-
-// garbagePercent is how far the heap may grow between two collections. What a connector keeps is little and what it makes for each message
-// is garbage at once, so that at Go's own 100 a tenth of the processor's time goes into collections; at 250 the process takes
-// 5 MiB more under load.
-const garbagePercent = 250
-
-// limitMemory tells the Go runtime of the container's limit, so that it collects garbage rather than being killed, and lets the heap, which is
-// small, grow by garbagePercent. The environment has precedence.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
-	}
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
-	}
-	raw, err := os.ReadFile("/sys/fs/cgroup/memory.max")
-	if err != nil {
-		return
-	}
-	limit, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
-	if err != nil || limit <= 0 {
-		return
-	}
-	// The program's own pages count towards the container's limit and not towards Go's.
-	debug.SetMemoryLimit(limit * 17 / 20)
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Where one server flushes its disk before every acknowledgement, a flush serves one message or one atomic batch. So messages are published
-// singly while few wait, and everything that waits as one batch when many do; how many are many depends on the disk. Nothing lingers: what
-// arrives while a batch is under way is the next one.
+// singly while few wait, and everything that waits as one batch when many do; how many are many depends on the disk. What arrives while a batch
+// is under way is the next one, together with the rest of a crowd (see crowd).
 const (
 	maxBatchMessages = 1000
 	maxBatchBytes    = 8 << 20
@@ -44,6 +44,7 @@ type batches struct {
 	// window in which singles are counted: their confirmations come in bursts, so that only many of them tell what one costs.
 	windowBegun, lastSingle time.Time
 	windowCount             int
+	crowd                   crowd
 }
 
 // window of singles that make one measure.
@@ -53,17 +54,28 @@ func newBatches(p *publisher) *batches {
 	return &batches{p: p, id: nuid.Next(), wake: make(chan struct{}, 1), worth: firstWorth}
 }
 
-// submit a message: at once where nothing is in its way, else by run.
-func (b *batches) submit(item *publication) {
+// submit the messages of one call that are not stored: one at once where nothing is in its way, else by run.
+func (b *batches) submit(g *group, n int) {
 	b.mu.Lock()
-	if !b.batching && len(b.queue) == 0 && b.singles < b.worth {
+	b.crowd.arrive(n)
+	if n == 1 && !b.batching && len(b.queue) == 0 && b.singles < b.worth && !b.gathers() {
 		b.beginSingle()
 		b.mu.Unlock()
-		b.single(item)
+		for i := range g.items {
+			if item := &g.items[i]; !item.stored {
+				b.single(item)
+				return // after that the group may be another call's
+			}
+		}
 		return
 	}
-	b.queue = append(b.queue, item)
-	wake := !b.batching && (b.singles < b.worth || len(b.queue) >= b.worth)
+	for i := range g.items {
+		if item := &g.items[i]; !item.stored {
+			b.queue = append(b.queue, item)
+		}
+	}
+	lingers := !b.crowd.waits.IsZero() && !b.crowd.complete() && len(b.queue) < maxBatchMessages
+	wake := !b.batching && !lingers && (b.singles < b.worth || len(b.queue) >= b.worth)
 	b.mu.Unlock()
 	if wake {
 		b.signal()
@@ -96,6 +108,7 @@ func (b *batches) singleDone() {
 	now := time.Now()
 	b.mu.Lock()
 	b.singles--
+	b.crowd.leave(1)
 	b.lastSingle = now
 	if b.windowCount++; b.windowCount >= window || b.singles == 0 {
 		// What a batch and singles take together says nothing of either.
@@ -105,7 +118,7 @@ func (b *batches) singleDone() {
 		}
 		b.windowBegun, b.windowCount = now, 0
 	}
-	wake := len(b.queue) > 0 && !b.batching
+	wake := len(b.queue) > 0 && !b.batching && b.crowd.waits.IsZero()
 	b.mu.Unlock()
 	if wake {
 		b.signal()
@@ -151,6 +164,7 @@ func (b *batches) withdraw(g *group, err error) {
 	}
 	clear(b.queue[len(kept):])
 	b.queue = kept
+	b.crowd.leave(len(gone))
 	b.mu.Unlock()
 	for _, item := range gone {
 		item.finish(false, err)
@@ -159,14 +173,20 @@ func (b *batches) withdraw(g *group, err error) {
 
 // run publishes what waits, until stop is closed.
 func (b *batches) run(stop <-chan struct{}) {
+	lingers := time.NewTimer(time.Hour)
+	defer lingers.Stop()
 	for {
 		select {
 		case <-stop:
 			return
 		case <-b.wake:
+		case <-lingers.C:
 		}
 		for {
-			item, batch := b.next()
+			item, batch, wait := b.next(time.Now())
+			if wait > 0 {
+				lingers.Reset(wait)
+			}
 			if item == nil && batch == nil {
 				break
 			}
@@ -179,27 +199,34 @@ func (b *batches) run(stop <-chan struct{}) {
 	}
 }
 
-// next gives what is to be published now: one message, or a batch.
-func (b *batches) next() (*publication, *batch) {
+// next gives what is to be published now: one message, or a batch, or how long to wait for more.
+func (b *batches) next(now time.Time) (*publication, *batch, time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(b.queue) == 0 {
+		b.crowd.disperse()
+	}
 	if b.batching || len(b.queue) == 0 {
-		return nil, nil
+		return nil, nil, 0
+	}
+	if wait := b.linger(now); wait > 0 {
+		return nil, nil, wait
 	}
 	if n := b.batchable(); n >= b.worth {
 		b.batching = true
+		b.crowd.disperse()
 		b.made++
 		batch := &batch{owner: b, id: b.id + strconv.FormatUint(b.made, 36), items: append([]*publication(nil), b.queue[:n]...)}
 		b.drop(n)
-		return nil, batch
+		return nil, batch, 0
 	}
 	if b.singles >= b.worth {
-		return nil, nil
+		return nil, nil, 0
 	}
 	item := b.queue[0]
 	b.drop(1)
 	b.beginSingle()
-	return item, nil
+	return item, nil, 0
 }
 
 // batchable is how many messages at the front of the queue make one batch.
@@ -269,6 +296,8 @@ func (b *batch) confirm(_ bool, err error) {
 	}
 	if again {
 		o.queue = append(b.items, o.queue...)
+	} else {
+		o.crowd.leave(len(b.items))
 	}
 	wake := len(o.queue) > 0
 	o.mu.Unlock()

@@ -199,16 +199,10 @@ func (p *publisher) attempt(ctx context.Context, g *group) error {
 		}
 	}
 	g.left.Store(int32(n))
-	for i := range g.items {
-		item := &g.items[i]
-		if item.stored {
-			continue
-		}
-		if p.batches != nil {
-			p.batches.submit(item)
-		} else {
-			p.pipeline(ctx, item)
-		}
+	if p.batches != nil {
+		p.batches.submit(g, n)
+	} else {
+		p.pipelineAll(ctx, g)
 	}
 	select {
 	case <-g.done:
@@ -231,6 +225,15 @@ func (p *publisher) attempt(ctx context.Context, g *group) error {
 // isWorse: an error that no further try can mend is told before one that it can.
 func isWorse(a, b error) bool {
 	return !errors.Is(classify(a), errAway) && errors.Is(classify(b), errAway)
+}
+
+// pipelineAll sends the messages of a call that are not stored.
+func (p *publisher) pipelineAll(ctx context.Context, g *group) {
+	for i := range g.items {
+		if item := &g.items[i]; !item.stored {
+			p.pipeline(ctx, item)
+		}
+	}
 }
 
 // pipeline sends one message at once.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/loopback"
+	"github.com/metip/metip/test/bench/record"
 )
 
 // What a call over the bus may add to calling the back end directly.
@@ -39,7 +40,7 @@ func startBackEnd() (url string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	answer := message(7)
+	answer := record.Body(7)
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header()["Content-Type"] = []string{"application/json"}
@@ -114,7 +115,7 @@ func callLoop(ctx context.Context, address string, connections, rate int, durati
 			due <- time.Now()
 		}
 	}()
-	body := message(1)
+	body := record.Body(1)
 	var mu sync.Mutex
 	err = all.each(func(k *caller) error {
 		var took []time.Duration

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/metip/metip/test/bench/record"
 )
 
 // caller is one keep-alive connection. It is written by hand because it shares the machine's cores with what it measures.
@@ -78,7 +80,7 @@ func (c callers) close() {
 // send one message of the run and note when; sent is when it should have been.
 func (r *run) send(c *caller, index int, sent time.Duration) error {
 	r.sent[index].Store(int64(sent))
-	status, err := c.post(message(r.base + index))
+	status, err := c.post(record.Body(r.base + index))
 	if err != nil {
 		return err
 	}
@@ -146,7 +148,7 @@ func batchLoop(ctx context.Context, r *run, address, eventType string, connectio
 					body = append(body, ',')
 				}
 				indices = append(indices, i)
-				body = fmt.Appendf(body, `{"specversion":"1.0","id":"%d","source":"/bench","type":%q,"data":%s}`, r.base+i, eventType, message(r.base+i))
+				body = fmt.Appendf(body, `{"specversion":"1.0","id":"%d","source":"/bench","type":%q,"data":%s}`, r.base+i, eventType, record.Body(r.base+i))
 				r.sent[i].Store(sent)
 			}
 			status, err := c.post(append(body, ']'))

@@ -18,12 +18,31 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// The flows that can be picked.
-const (
-	flowPipeline = "pipeline"
-	flowOperator = "operator"
-	flowExchange = "request-reply"
-)
+// flow that can be picked.
+type flow struct {
+	name string
+	run  func(context.Context, string, options, *results) error
+}
+
+// flows in the order in which they run.
+var flows = []flow{
+	{"pipeline", benchPipelines},
+	{"bulk", benchBulk},
+	{"drain", benchDrain},
+	{"request-reply", benchExchange},
+	{"steps", benchSteps},
+	{"pods", benchPods},
+	{"replay", benchReplay},
+	{"operator", benchOperator},
+}
+
+// names of all flows.
+func names() (all []string) {
+	for _, f := range flows {
+		all = append(all, f.name)
+	}
+	return all
+}
 
 type options struct {
 	flows    []string
@@ -35,6 +54,9 @@ type options struct {
 	sync     string
 	pipeline settings
 	operator operatorSettings
+	bulk     bulkSettings
+	// pods is how long idle pods are watched.
+	pods time.Duration
 }
 
 func main() {
@@ -54,7 +76,7 @@ func main() {
 
 func parse(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flows := f.String("flows", strings.Join([]string{flowPipeline, flowExchange, flowOperator}, ","), "what to measure, comma separated")
+	picked := f.String("flows", strings.Join(names(), ","), "what to measure, comma separated")
 	f.BoolVar(&o.short, "short", false, "one short round of each, to see that it works: the figures mean little")
 	f.StringVar(&o.out, "out", "out/bench.json", "where the figures go")
 	f.StringVar(&o.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"), "folder of etcd and kube-apiserver; left out, out/bin")
@@ -66,20 +88,23 @@ func parse(args []string) (o options, err error) {
 	f.IntVar(&o.pipeline.rate, "rate", 500, "messages a second of the open loop")
 	f.DurationVar(&o.pipeline.closed, "closed", 4*time.Second, "duration of a closed loop")
 	f.DurationVar(&o.pipeline.open, "open", 6*time.Second, "duration of an open loop")
+	f.DurationVar(&o.bulk.lasts, "bulk", 3*time.Second, "duration of a run of bulk publishing")
+	f.IntVar(&o.bulk.backlog, "backlog", 100_000, "messages of a backlog that is drained, or replayed")
 	f.IntVar(&o.operator.connectors, "objects", 200, "Connectors, and as many Routes, that the operator is given")
 	f.DurationVar(&o.operator.idle, "idle", time.Minute, "how long the operator is watched while nothing changes")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	o.flows = strings.Split(*flows, ",")
-	for _, flow := range o.flows {
-		if flow != flowPipeline && flow != flowOperator && flow != flowExchange {
-			return o, fmt.Errorf("there is no flow %q: choose of %s, %s, %s", flow, flowPipeline, flowExchange, flowOperator)
+	o.flows = strings.Split(*picked, ",")
+	for _, name := range o.flows {
+		if !slices.Contains(names(), name) {
+			return o, fmt.Errorf("there is no flow %q: choose of %s", name, strings.Join(names(), ", "))
 		}
 	}
-	o.pipeline.warmUp = 2 * time.Second
+	o.pipeline.warmUp, o.pods = 2*time.Second, restFor
 	if o.short {
 		o.pipeline.rounds, o.pipeline.closed, o.pipeline.open, o.pipeline.warmUp = 1, time.Second, 2*time.Second, time.Second
+		o.bulk.lasts, o.bulk.backlog, o.pods = time.Second, min(o.bulk.backlog, 10_000), time.Second
 		o.operator.connectors, o.operator.idle = min(o.operator.connectors, 20), min(o.operator.idle, 5*time.Second)
 	}
 	if o.assets == "" {
@@ -108,10 +133,7 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	began := time.Now()
 	var figures results
-	for _, flow := range []struct {
-		name string
-		run  func(context.Context, string, options, *results) error
-	}{{flowPipeline, benchPipelines}, {flowExchange, benchExchange}, {flowOperator, benchOperator}} {
+	for _, flow := range flows {
 		if !slices.Contains(o.flows, flow.name) {
 			continue
 		}

@@ -33,6 +33,7 @@ func startMetIP(ctx context.Context, s *server, name, binary, to, profile string
 		Routes: []contract.Route{{
 			Name: f.Route, UID: f.Route, Generation: 1, Destination: f.Destination, Integration: f.Integration,
 			Stream: f.Stream(), Durable: f.Durable(),
+			Steps:    []contract.Step{filterStep()},
 			Delivery: loopback.Delivery(),
 		}},
 	}

@@ -71,23 +71,6 @@ func TestMedianAndPercentile(t *testing.T) {
 	}
 }
 
-func TestMessageCarriesItsNumber(t *testing.T) {
-	for _, n := range []int{0, 7, 12_345_678_901} {
-		body := message(n)
-		if len(body) != messageSize || !json.Valid(body) {
-			t.Errorf("message %d is %d bytes, valid JSON: %v", n, len(body), json.Valid(body))
-		}
-		if got := number(body); got != n {
-			t.Errorf("message %d reads as %d", n, got)
-		}
-	}
-	for _, body := range []string{"", `{"n":1`, `{"other":100000000000}`, `{"n":1abcdefghijk`} {
-		if got := number([]byte(body)); got != -1 {
-			t.Errorf("%q reads as %d", body, got)
-		}
-	}
-}
-
 func TestRunAccountsForEveryMessage(t *testing.T) {
 	r := newRun(100, 4)
 	for range 3 {

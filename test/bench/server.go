@@ -15,7 +15,7 @@ import (
 )
 
 // binaries that are measured.
-type binaries struct{ natsServer, ref, connector, manager string }
+type binaries struct{ natsServer, ref, connector, bulk, manager string }
 
 // build the packages into dir. The broker is the NATS server's own command, at the version of go.mod.
 func build(ctx context.Context, dir string, packages map[*string]string) error {
@@ -36,15 +36,18 @@ const (
 	packageRef        = "github.com/metip/metip/test/bench/ref"
 	packageConnector  = "github.com/metip/metip/cmd/connector"
 	packageProfiled   = "github.com/metip/metip/test/bench/profiled"
+	packageBulk       = "github.com/metip/metip/test/bench/bulk"
 	packageManager    = "github.com/metip/metip/cmd/manager"
 )
 
 // server is a broker process with the operator's view of it.
 type server struct {
 	process *process
-	broker  *loopback.Broker
-	url     string
-	dir     string
+	// others of a cluster.
+	others []*process
+	broker *loopback.Broker
+	url    string
+	dir    string
 	// bare is the stream's owner on a server without accounts.
 	bare jetstream.JetStream
 	conn *nats.Conn
@@ -139,5 +142,7 @@ func (s *server) stop() {
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	s.process.stop()
+	for _, p := range append([]*process{s.process}, s.others...) {
+		p.stop()
+	}
 }

@@ -5,46 +5,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/metip/metip/test/bench/record"
 )
-
-// Messages are JSON of messageSize bytes that begin with idPrefix and idDigits digits: the id is read without parsing.
-const (
-	messageSize = 1024
-	idPrefix    = `{"n":1`
-	idDigits    = 11
-)
-
-// message is the body with the number.
-func message(n int) []byte {
-	body := make([]byte, 0, messageSize)
-	body = append(body, idPrefix...)
-	digits := strconv.Itoa(n)
-	for range idDigits - len(digits) {
-		body = append(body, '0')
-	}
-	body = append(body, digits...)
-	body = append(body, `,"pad":"`...)
-	for len(body) < messageSize-2 {
-		body = append(body, byte('a'+len(body)%26))
-	}
-	return append(body, `"}`...)
-}
-
-// number in a body; -1 when it is none of ours.
-func number(body []byte) int {
-	if len(body) < len(idPrefix)+idDigits || string(body[:len(idPrefix)]) != idPrefix {
-		return -1
-	}
-	n, err := strconv.Atoi(string(body[len(idPrefix) : len(idPrefix)+idDigits]))
-	if err != nil {
-		return -1
-	}
-	return n
-}
 
 // run is the record of one load: when each message was sent, accepted and delivered. Numbers of different runs differ.
 type run struct {
@@ -123,10 +89,10 @@ func (t *target) expect(r *run) {
 }
 
 func (t *target) serve(w http.ResponseWriter, q *http.Request) {
-	var head [len(idPrefix) + idDigits]byte
+	var head [len(record.Prefix) + record.Digits]byte
 	n := -1
 	if _, err := io.ReadFull(q.Body, head[:]); err == nil {
-		n = number(head[:])
+		n = record.Number(head[:])
 	}
 	_, _ = io.Copy(io.Discard, q.Body)
 	t.mu.RLock()

@@ -38,6 +38,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	engine.LimitMemory()
 	c, err := engine.LoadConfig(*config)
 	if err != nil {
 		return err
