@@ -151,7 +151,7 @@ func (h alarmHeap) Swap(i, j int) {
 }
 
 func (h *alarmHeap) Push(x any) {
-	a := x.(*alarm) //nolint:errcheck // container/heap gives back what was put in
+	a := x.(*alarm)
 	a.index = len(*h)
 	*h = append(*h, a)
 }

@@ -51,12 +51,12 @@ type pod struct {
 }
 
 type podOptions struct {
-	name    string
-	config  *contract.Config
-	system  sdk.System
-	creds   string
-	secrets string
-	grace   time.Duration
+	name      string
+	config    *contract.Config
+	system    sdk.System
+	creds     string
+	secrets   string
+	grace     time.Duration
 	telemetry telemetry.Options
 }
 
