@@ -22,10 +22,12 @@ type HTTPSource struct {
 	// +optional
 	// +default="OneWay"
 	Exchange Exchange `json:"exchange,omitempty"`
-	// maxBodySize above which a request gets 413, by default 1Mi and at most 8Mi. A batch counts as one body.
+	// maxBodySize above which a request gets 413, by default 1Mi and at most 256Mi. A batch counts as one body. A body over 8Mi is a claim check:
+	// it is stored beside the messages (`retention.claimsSize` of the Integration), and no pod holds it in memory, so that a limit over 8Mi needs
+	// `format: Binary` and `exchange: OneWay`, and neither schema, partitionKey nor auth.hmac; see docs/claim-checks.md.
 	// +optional
 	// +default="1Mi"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 8Mi, for example 4Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('256Mi')) <= 0 && quantity(string(self)).compareTo(quantity('1')) >= 0",message="maxBodySize must be between 1 and 256Mi, for example 4Mi"
 	MaxBodySize *resource.Quantity `json:"maxBodySize,omitempty"`
 	// allowFrom limits who can reach the listener on the network (a NetworkPolicy's peers). Left out, every pod and address can.
 	// +optional

@@ -54,6 +54,7 @@ type ConnectorList struct {
 // +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.stub)) || (!has(self.auth) && !has(self.tls))",message="a stub talks to no system: leave out auth and tls"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.schedule)) || (!has(self.auth) && !has(self.tls))",message="a schedule talks to no system: leave out auth and tls"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http) && has(self.tls)) || (has(self.tls.certificate) && !has(self.tls.serverName))",message="a listener with tls needs tls.certificate, and has no use for tls.serverName"
+// +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.auth.hmac) || !has(self.source) || !has(self.source.http) || !has(self.source.http.maxBodySize) || quantity(string(self.source.http.maxBodySize)).compareTo(quantity('8Mi')) <= 0",message="a signature is known only when all of a body is stored: with a maxBodySize over 8Mi let callers log in with basic or bearer"
 type ConnectorSpec struct {
 	// integrationRef names the Integration of this namespace that the Connector belongs to; left out, it is the one called `default`.
 	// It cannot change.
@@ -97,6 +98,7 @@ type ConnectorSpec struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.format) || self.format == 'JSON'",message="a schema needs format JSON: XML is checked to be well-formed, and Text and Binary have no schema"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered are checked in the Route: leave schema out, and write `steps: [{validate: {jsonSchema: ...}}]` there"
 // +kubebuilder:validation:XValidation:rule="!has(self.partitionKey) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered have no partition key: leave partitionKey out, or set `http: {exchange: OneWay}`"
+// +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.http.maxBodySize) || quantity(string(self.http.maxBodySize)).compareTo(quantity('8Mi')) <= 0 || (has(self.format) && self.format == 'Binary' && !has(self.schema) && !has(self.partitionKey) && (!has(self.http.exchange) || self.http.exchange == 'OneWay'))",message="bodies over 8Mi are not looked into: with such a maxBodySize write `format: Binary` and leave out schema, partitionKey and exchange RequestReply"
 type Source struct {
 	// eventType of the messages, as CloudEvents calls it: what Routes select by, for example custody.arrest. Left out, it is the
 	// Connector's name. A type that the caller gives counts only when it equals this one or begins with it and a dot; another is refused.

@@ -115,6 +115,11 @@ type Retention struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="stateSize must be at least 8Mi, for example 1Gi"
 	StateSize *resource.Quantity `json:"stateSize,omitempty"`
+	// claimsSize of the stored bodies that are larger than a message may be (claim checks), at which their sources answer 503; other messages
+	// go on. It is taken only while a source of this Integration has a `maxBodySize` over 8Mi. At least 512Mi; left out, it is 1Gi.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('512Mi')) >= 0",message="claimsSize must be at least 512Mi, for example 10Gi"
+	ClaimsSize *resource.Quantity `json:"claimsSize,omitempty"`
 }
 
 // IntegrationStatus is what was found.

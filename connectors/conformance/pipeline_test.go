@@ -80,7 +80,7 @@ func newFlowOf(t *testing.T, h *SinkHarness, secrets map[string]string, maxBytes
 	return f
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +91,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // mount files as the kubelet does: all at once.
-func (f *flow) mount(t *testing.T, folder string, files map[string]string) {
+func (f *flow) mount(t testing.TB, folder string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		temporary := filepath.Join(folder, "..tmp-"+name)
@@ -104,7 +104,7 @@ func (f *flow) mount(t *testing.T, folder string, files map[string]string) {
 	}
 }
 
-func (f *flow) start(t *testing.T, name string, config contract.Config, permissions contract.Permissions, secrets string) {
+func (f *flow) start(t testing.TB, name string, config contract.Config, permissions contract.Permissions, secrets string) {
 	t.Helper()
 	config.Version, config.Hash = contract.ConfigVersion, "hash"
 	config.Connector = contract.Connector{Namespace: namespace, Name: name, UID: "uid-" + name, Integration: integration, Created: time.Now()}

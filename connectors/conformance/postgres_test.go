@@ -12,12 +12,14 @@ import (
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/conformance/postgrestest"
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/connectors/engine/enginetest"
 	"github.com/metip/metip/connectors/sdk"
 )
 
 var database *postgrestest.Server
 
 func TestMain(m *testing.M) {
+	enginetest.Main()
 	var err error
 	if database, err = postgrestest.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

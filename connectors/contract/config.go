@@ -121,6 +121,8 @@ type Route struct {
 	Stream      string `json:"stream"`
 	// Durable is the destination's DurableName: its durable consumer or, with Delivery.Lanes, what those are named after.
 	Durable string `json:"durable"`
+	// Sources are the Connectors that the Route reads from, sorted: their messages may carry claim checks.
+	Sources []string `json:"sources,omitempty"`
 	// Steps are the Route's filter and steps, then the destination's, in order.
 	Steps []Step `json:"steps,omitempty"`
 	// Operation replaces the one in the system's options; JSON of the API's operation member. Empty means the Connector's own.

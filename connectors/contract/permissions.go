@@ -58,9 +58,12 @@ type SinkDestination struct {
 	Destination string
 	// Lanes of the destination; 0 where its order is not kept.
 	Lanes int
+	// Sources are the Connectors that the Route reads from, whose claims may be read.
+	Sources []string
 }
 
-// SinkPermissions of a sink connector: its durable consumers, their dead letters, its own reports, and the services that its Routes ask.
+// SinkPermissions of a sink connector: its durable consumers, their dead letters, the claims that their messages may name, its own reports, and
+// the services that its Routes ask.
 func SinkPermissions(namespace, connector string, destinations []SinkDestination, calls ...ServiceRef) Permissions {
 	p := Permissions{
 		Publish:   []string{"status." + namespace + "." + connector + ".>"},
@@ -82,6 +85,7 @@ func SinkPermissions(namespace, connector string, destinations []SinkDestination
 			}
 		}
 		p.Publish = append(p.Publish, DeadSubjects(namespace, d.Integration, d.Route, d.Destination))
+		p.Publish = append(p.Publish, d.claimReads(namespace)...)
 	}
 	for _, s := range calls {
 		p.Publish = append(p.Publish, CallSubjects(namespace, s)...)
@@ -97,6 +101,7 @@ func BusExports() []Export {
 		{Subject: "dead.>"},
 		{Subject: "status.>"},
 		{Subject: "state.>"},
+		{Subject: "blob.>"},
 		{Subject: "$JS.ACK.>"},
 		{Subject: "$JS.API.DIRECT.GET.>", Local: APIPrefix + ".DIRECT.GET.>", Streams: true},
 		{Subject: "$JS.API.CONSUMER.INFO.>", Local: APIPrefix + ".CONSUMER.INFO.>"},

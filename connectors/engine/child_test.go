@@ -143,9 +143,15 @@ func (s *scriptedSource) Run(ctx context.Context, bus sdk.Publisher, state sdk.R
 			dieNow()
 		}
 		m := event(strings.TrimPrefix(r.URL.Path, "/"))
+		if size := r.URL.Query().Get("large"); size != "" {
+			if err := publishLarge(r.Context(), bus, m.ID, size, die); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			}
+			return
+		}
 		if die == dieSent {
-			go func() { _ = bus.Publish(r.Context(), m) }()
-			dieSending()
+			go func() { _ = bus.Publish(r.Context(), m); dieNow() }()
+			dieSending("evt.")
 		}
 		err := bus.Publish(r.Context(), m)
 		if die == dieStored {
@@ -160,17 +166,33 @@ func (s *scriptedSource) Run(ctx context.Context, bus sdk.Publisher, state sdk.R
 	return server.Close()
 }
 
-// dieSending waits until the message is under way and the server has read it.
-func dieSending() {
+// dieSending waits until a message is under way to a subject that begins so, and the server has read it.
+func dieSending(prefix string) {
+	nc := scriptedEngine.conn.nc
 	for {
-		scriptedEngine.replies.mu.Lock()
-		n := len(scriptedEngine.replies.waiting)
-		scriptedEngine.replies.mu.Unlock()
-		if n > 0 {
-			_ = scriptedEngine.conn.nc.Flush()
-			dieNow()
+		sent := nc.Stats().OutMsgs
+		if !awaits(prefix) {
+			continue
+		}
+		for nc.Stats().OutMsgs == sent && awaits(prefix) { // it is waited for a moment before it is sent
+			continue
+		}
+		_ = nc.Flush()
+		dieNow()
+	}
+}
+
+// awaits tells whether a confirmation is awaited of a subject that begins so.
+func awaits(prefix string) bool {
+	r := scriptedEngine.replies
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.waiting {
+		if strings.HasPrefix(w.subject, prefix) {
+			return true
 		}
 	}
+	return false
 }
 
 func dieNow() {
@@ -196,7 +218,7 @@ func (s *postingSink) Check(ctx context.Context) error {
 func (s *postingSink) Write(ctx context.Context, batch []*sdk.Delivery) []error {
 	results := make([]error, len(batch))
 	for i, d := range batch {
-		status, err := postTo(ctx, s.url+"/"+d.ID)
+		status, err := s.post(ctx, d)
 		switch {
 		case err != nil:
 			results[i] = sdk.Unavailable(contract.ReasonConnectionFailed, err)
@@ -209,6 +231,26 @@ func (s *postingSink) Write(ctx context.Context, batch []*sdk.Delivery) []error 
 		}
 	}
 	return results
+}
+
+// Streams implements sdk.Streaming.
+func (s *postingSink) Streams() bool { return true }
+
+// post the id, and the body of a claim.
+func (s *postingSink) post(ctx context.Context, d *sdk.Delivery) (int, error) {
+	if d.Claim == nil {
+		return postTo(ctx, s.url+"/"+d.ID)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/"+d.ID, d.Claim.Open(ctx))
+	if err != nil {
+		return 0, err
+	}
+	request.ContentLength = d.Claim.Size()
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
 }
 
 func postTo(ctx context.Context, url string) (int, error) {

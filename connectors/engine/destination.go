@@ -65,6 +65,8 @@ type destination struct {
 	bytes, bodies *share
 	// opaque: the operation does not look into bodies. enriches: some step asks a service.
 	opaque, enriches bool
+	// streams: the operation delivers messages with a claim.
+	streams bool
 	// asked counts the calls of the system.
 	asked atomic.Int64
 	// problems of this destination alone, for the report.
@@ -176,6 +178,8 @@ func (d *destination) compile() error {
 	d.op = op
 	opaque, ok := op.(sdk.Opaque)
 	d.opaque = ok && opaque.Opaque()
+	streaming, ok := op.(sdk.Streaming)
+	d.streams = ok && streaming.Streams() && d.split == nil
 	return nil
 }
 

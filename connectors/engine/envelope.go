@@ -29,6 +29,7 @@ const (
 
 // envelope makes bus messages of a source's messages: CloudEvents in NATS binary mode.
 type envelope struct {
+	who                                     contract.Connector
 	uid, source, eventType, format, marking string
 	// subjects of the connector's own event type, by slot; prefix is theirs up to the slot.
 	subjects [contract.Slots]string
@@ -42,7 +43,7 @@ type envelope struct {
 
 func newEnvelope(c *contract.Config) *envelope {
 	e := &envelope{
-		uid: c.Connector.UID, source: contract.SourceURI(c.Connector.Namespace, c.Connector.Name), eventType: c.Source.EventType,
+		who: c.Connector, uid: c.Connector.UID, source: contract.SourceURI(c.Connector.Namespace, c.Connector.Name), eventType: c.Source.EventType,
 		format: c.Source.Format, marking: escapeHeader(c.Connector.Marking),
 	}
 	if e.format == "" {

@@ -284,7 +284,7 @@ func sinkPod(t testing.TB, s *enginetest.Server, f *fakeSink, ackWait time.Durat
 		} else {
 			s.Durable("ns", r.Integration, r.Name, r.Destination, ackWait)
 		}
-		destinations = append(destinations, contract.SinkDestination{Integration: r.Integration, Route: r.Name, Destination: r.Destination, Lanes: r.Delivery.Lanes})
+		destinations = append(destinations, contract.SinkDestination{Integration: r.Integration, Route: r.Name, Destination: r.Destination, Lanes: r.Delivery.Lanes, Sources: r.Sources})
 	}
 	return podOptions{
 		config: &contract.Config{

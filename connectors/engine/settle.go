@@ -48,6 +48,8 @@ func rejected(err error) *deadLetter {
 	switch {
 	case errors.Is(err, errHopLimit):
 		return &deadLetter{reason: contract.DeadReasonHopLimit, err: err}
+	case errors.Is(err, errClaimLost):
+		return &deadLetter{reason: contract.DeadReasonClaimLost, err: err}
 	case errors.As(err, &step):
 		return &deadLetter{reason: contract.DeadReasonStepFailed, step: step.step, err: err}
 	default:

@@ -82,6 +82,9 @@ func (d *destination) process(batch []*held) {
 		return
 	}
 	d.settlePermit(permit, ready)
+	if n := d.awaitClaims(ready); n > 0 {
+		defer d.bodies.give(n)
+	}
 	ctx := d.sink.deliver
 	if d.lane != nil {
 		if !d.lane.holds(ready) {
@@ -189,6 +192,10 @@ func (d *destination) prepare(h *held) bool {
 		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
 		return false
 	}
+	if err := d.setClaim(h); err != nil {
+		d.bury(h, &deadLetter{reason: contract.DeadReasonMalformed, err: err})
+		return false
+	}
 	h.message.Stored = time.Unix(0, h.at)
 	if h.permit != nil {
 		h.message.BeforeBody(h.permit.begin)
@@ -224,6 +231,12 @@ func (d *destination) prepare(h *held) bool {
 		d.settled(h, ackOK)
 		return false
 	}
+	if why := d.takesClaim(h); why != nil {
+		if !d.expired(h) {
+			d.bury(h, why)
+		}
+		return false
+	}
 	h.decoded = true
 	from := originOf(h)
 	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.name}
@@ -252,7 +265,9 @@ func (d *destination) mediate(h *held) (pass bool, failed *deadLetter) {
 	if isEnrichment(err) {
 		return false, &deadLetter{step: name, err: fmt.Errorf("%s: %w", name, err)}
 	}
-	if _, bodyErr := m.Body(); bodyErr != nil {
+	if errors.Is(err, sdk.ErrTooLarge) {
+		reason = contract.DeadReasonTooLarge
+	} else if _, bodyErr := m.Body(); m.Claim == nil && bodyErr != nil {
 		reason, err = contract.DeadReasonMalformed, bodyErr
 	}
 	return false, &deadLetter{reason: reason, step: name, err: fmt.Errorf("%s: %w", name, err)}

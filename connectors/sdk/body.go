@@ -15,8 +15,11 @@ const (
 )
 
 // Body is Data decoded by Format, once: a JSON document as DecodeJSON gives it, XML and Text as a string, Binary as []byte.
-// It is shared: a caller does not change what it gets.
+// It is shared: a caller does not change what it gets. Of a message with a Claim it is ErrTooLarge.
 func (m *Message) Body() (any, error) {
+	if m.Claim != nil {
+		return nil, ErrTooLarge
+	}
 	if !m.decoded {
 		if m.before != nil {
 			m.before()
@@ -37,7 +40,7 @@ const maxPeeks = 2
 // Undecoded gives a JSON body's bytes to whoever wants no more than a few fields of it, while it is cheaper to look for them there than to
 // call Body: until Body is called, or this for the third time.
 func (m *Message) Undecoded() (data []byte, ok bool) {
-	if m.decoded || m.peeked >= maxPeeks || m.Format != FormatJSON && m.Format != "" {
+	if m.Claim != nil || m.decoded || m.peeked >= maxPeeks || m.Format != FormatJSON && m.Format != "" {
 		return nil, false
 	}
 	m.peeked++

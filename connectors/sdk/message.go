@@ -34,6 +34,9 @@ type Message struct {
 	Stored time.Time
 	// Data is the body, byte for byte. Use SetData once Body has been called.
 	Data []byte
+	// Claim is the body where it is too large for the bus, and Data is empty then; nil for every other message. Only an Operation that is
+	// Streaming is given such a message.
+	Claim Claim
 
 	body    any
 	bodyErr error

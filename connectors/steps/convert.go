@@ -82,6 +82,9 @@ func fieldError(field, value, message string) error {
 
 // Apply implements Step.
 func (s *convertStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
+	if m.Claim != nil {
+		return false, sdk.ErrTooLarge
+	}
 	m.Work()
 	body, err := s.convert(m.Data)
 	if err != nil {

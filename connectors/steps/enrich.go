@@ -101,6 +101,9 @@ func (*Enrich) Apply(context.Context, *sdk.Message) (bool, error) {
 
 // Request that a message makes. It says of the message what it is, and holds nothing of it but what the step names.
 func (e *Enrich) Request(m *sdk.Message) (*sdk.Request, error) {
+	if m.Claim != nil {
+		return nil, sdk.ErrTooLarge // the answer goes into the body
+	}
 	r := &sdk.Request{Method: e.method}
 	empty := false
 	var err error

@@ -53,6 +53,9 @@ func CompileRedaction(r *contract.Redact) (*Redaction, error) {
 type redactStep struct{ *Redaction }
 
 func (s redactStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
+	if m.Claim != nil {
+		return false, sdk.ErrTooLarge
+	}
 	if m.Format != sdk.FormatJSON && m.Format != "" {
 		return false, fmt.Errorf("redact needs a JSON body; this one is %s", m.Format)
 	}

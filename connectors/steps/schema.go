@@ -32,6 +32,9 @@ func CompileSchema(text string) (*Schema, error) {
 
 // Check a message's body. The error names the path of the value and the rule that it breaks, never a value.
 func (s *Schema) Check(ctx context.Context, m *sdk.Message) error {
+	if m.Claim != nil {
+		return sdk.ErrTooLarge
+	}
 	if m.Format != sdk.FormatJSON && m.Format != "" {
 		return fmt.Errorf("a JSON Schema needs a JSON body; this one is %s", m.Format)
 	}
@@ -75,6 +78,9 @@ func (s schemaStep) Apply(ctx context.Context, m *sdk.Message) (bool, error) {
 type wellFormedStep struct{}
 
 func (wellFormedStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
+	if m.Claim != nil {
+		return false, sdk.ErrTooLarge
+	}
 	m.Work()
 	err := codec.CheckXML(m.Data)
 	return err == nil, err

@@ -111,6 +111,7 @@ func (s bodyStep) Apply(_ context.Context, m *sdk.Message) (bool, error) {
 
 func setJSON(m *sdk.Message, body []byte) {
 	m.SetData(body)
+	m.Claim = nil
 	m.Format, m.ContentType = sdk.FormatJSON, "application/json"
 }
 

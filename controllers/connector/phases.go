@@ -118,11 +118,17 @@ func (s *scope) permissions() contract.Permissions {
 	case systems.Answers(c):
 		return contract.CallerPermissions(c.Namespace, c.Name, compile.Services(s.made)...)
 	case s.config.Source != nil:
-		return contract.SourcePermissions(c.Namespace, s.area.Integration.Name, c.Name)
+		p := contract.SourcePermissions(c.Namespace, s.area.Integration.Name, c.Name)
+		if compile.TakesClaims(c) {
+			p = p.WithClaims(c.Namespace, s.area.Integration.Name, c.Name)
+		}
+		return p
 	}
 	var destinations []contract.SinkDestination
 	for _, route := range s.config.Sink.Routes {
-		destinations = append(destinations, contract.SinkDestination{Integration: route.Integration, Route: route.Name, Destination: route.Destination, Lanes: route.Delivery.Lanes})
+		destinations = append(destinations, contract.SinkDestination{
+			Integration: route.Integration, Route: route.Name, Destination: route.Destination, Lanes: route.Delivery.Lanes, Sources: route.Sources,
+		})
 	}
 	asked := contract.EnrichServices(s.config.Sink.Routes)
 	if s.relayOf != nil {

@@ -57,8 +57,12 @@ func (r *Reconciler) reconcileStreams(ctx context.Context, s *scope) error {
 	if slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.NeedsState(&r) }) {
 		steps = compile.StateSize(i.Spec.Retention)
 	}
+	claims := int64(0)
+	if slices.ContainsFunc(s.connectors, func(c v1alpha1.Connector) bool { return compile.TakesClaims(&c) }) {
+		claims = compile.ClaimsSize(i.Spec.Retention)
+	}
 	if _, err := s.area.Session.EnsureStreams(ctx, bus.Streams{
-		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead, StateMaxBytes: steps,
+		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead, StateMaxBytes: steps, ClaimsMaxBytes: claims,
 		Retention: compile.Retention(i.Spec.Retention), DeduplicationWindow: compile.DeduplicationWindow(i),
 	}); err != nil {
 		return refs.BusOutcome(err)

@@ -83,6 +83,8 @@ func setStorage(s *scope, set conditions.Setter) {
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("messages", st.Bytes, st.MaxBytes, "size"))
 	case percent(st.DeadBytes, st.DeadMaxBytes) >= limit:
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("dead letters", st.DeadBytes, st.DeadMaxBytes, "deadLettersSize"))
+	case percent(st.ClaimsBytes, st.ClaimsMaxBytes) >= limit:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("claim checks", st.ClaimsBytes, st.ClaimsMaxBytes, "claimsSize"))
 	case len(st.Lagging) > 0:
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonReplicasLagging, "not current: "+strings.Join(st.Lagging, ", "))
 	default:

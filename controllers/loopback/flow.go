@@ -34,6 +34,8 @@ type Limits struct {
 	MaxBytes, DeadMaxBytes int64
 	Retention              time.Duration
 	DeduplicationWindow    time.Duration
+	// ClaimsMaxBytes is 0 for no claim checks.
+	ClaimsMaxBytes int64
 }
 
 // DefaultLimits are large, for a flow that is measured.
@@ -51,6 +53,7 @@ func (b *Broker) Prepare(ctx context.Context, l Limits, f Flow, others ...Flow) 
 	if _, err = session.EnsureStreams(ctx, bus.Streams{
 		Namespace: Namespace, Integration: f.Integration, UID: types.UID(f.Integration),
 		MaxBytes: l.MaxBytes, DeadMaxBytes: l.DeadMaxBytes, Retention: l.Retention, DeduplicationWindow: l.DeduplicationWindow,
+		ClaimsMaxBytes: l.ClaimsMaxBytes,
 	}); err != nil {
 		return u, err
 	}
@@ -67,9 +70,13 @@ func (b *Broker) Prepare(ctx context.Context, l Limits, f Flow, others ...Flow) 
 		}); err != nil {
 			return u, err
 		}
-		destinations = append(destinations, contract.SinkDestination{Integration: f.Integration, Route: f.Route, Destination: f.Destination})
+		destinations = append(destinations, contract.SinkDestination{Integration: f.Integration, Route: f.Route, Destination: f.Destination, Sources: []string{f.Source}})
 	}
-	source, err := session.IssueUser(contract.UserName(Namespace, f.Source), contract.SourcePermissions(Namespace, f.Integration, f.Source), lifetime)
+	permissions := contract.SourcePermissions(Namespace, f.Integration, f.Source)
+	if l.ClaimsMaxBytes > 0 {
+		permissions = permissions.WithClaims(Namespace, f.Integration, f.Source)
+	}
+	source, err := session.IssueUser(contract.UserName(Namespace, f.Source), permissions, lifetime)
 	if err != nil {
 		return u, err
 	}

@@ -233,6 +233,16 @@ func (s *Server) Streams(namespace, integration string, maxBytes int64) {
 	}
 }
 
+// Claims makes the stream of an Integration's claim checks, as the operator does.
+func (s *Server) Claims(namespace, integration string, maxBytes int64) jetstream.Stream {
+	s.t.Helper()
+	return must[jetstream.Stream](s.t, "make the stream of claims")(s.Admin().CreateOrUpdateStream(s.t.Context(), jetstream.StreamConfig{
+		Name: contract.ClaimStream(namespace, integration), Subjects: []string{contract.ClaimSubjects(namespace, integration)},
+		MaxBytes: maxBytes, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1, AllowDirect: true, DenyDelete: true,
+		MaxMsgSize: contract.ClaimChunk + contract.MaxHeaderSize, Replicas: max(1, s.replicas),
+	}))
+}
+
 // Durable makes the durable consumer of a destination that reads everything of the Integration.
 func (s *Server) Durable(namespace, integration, route, destination string, ackWait time.Duration) jetstream.Consumer {
 	s.t.Helper()

@@ -97,7 +97,7 @@ func (h *handler) request(w http.ResponseWriter, r *http.Request) (*sdk.Request,
 	if h.exchange.caller == nil {
 		return nil, nil, problemf(http.StatusNotFound, "no Route takes the requests of this connector")
 	}
-	body, release, p := h.readBody(w, r)
+	body, _, release, p := h.readBody(w, r)
 	if p != nil {
 		return nil, nil, p
 	}

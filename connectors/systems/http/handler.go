@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 )
 
@@ -27,12 +29,14 @@ const (
 
 // handler turns a request into messages, and the broker's confirmation into 202.
 type handler struct {
-	path     string
-	maxBody  int64
-	format   string
-	marking  string
-	auth     *listenAuth
-	bus      sdk.Publisher
+	path    string
+	maxBody int64
+	format  string
+	marking string
+	auth    *listenAuth
+	bus     sdk.Publisher
+	// large takes the bodies that the bus does not carry; nil where maxBody is not above what it does.
+	large    sdk.LargePublisher
 	requests atomic.Int64
 	bodies   atomic.Int64
 	// exchange is nil where requests become messages.
@@ -75,11 +79,15 @@ func (h *handler) accept(w http.ResponseWriter, r *http.Request) (ids []string, 
 	if err := h.bus.Ready(); err != nil {
 		return nil, false, busProblem(err)
 	}
-	body, release, p := h.readBody(w, r)
+	body, rest, release, p := h.readBody(w, r)
 	if p != nil {
 		return nil, false, p
 	}
 	defer release()
+	if rest != nil {
+		ids, p = h.acceptLarge(w, r, rest)
+		return ids, false, p
+	}
 	if p := h.auth.checkBody(credentials, r.Header, body); p != nil {
 		return nil, false, p
 	}
@@ -116,38 +124,54 @@ func (h *handler) admit(r *http.Request) (*listenCredentials, *problem) {
 	return credentials, nil
 }
 
-// readBody reads at most maxBody bytes, within what all requests together may hold.
-func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, func(), *problem) {
-	size := r.ContentLength
+// readBody reads a body that the bus carries, within what all requests together may hold. Of a larger one, up to maxBody, it is rest: what is
+// to be read.
+func (h *handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte, rest io.Reader, release func(), p *problem) {
+	size, carried := r.ContentLength, min(h.maxBody, contract.MaxMessageSize)
 	if size > h.maxBody {
-		return nil, nil, h.tooLarge()
+		return nil, nil, nil, h.tooLarge()
 	}
 	reserved := size
-	if size < 0 {
-		reserved = h.maxBody
+	switch {
+	case size > carried:
+		reserved = largeMemory
+	case size < 0:
+		reserved = carried
 	}
 	if h.bodies.Add(reserved) > maxBodyBytes {
 		h.bodies.Add(-reserved)
-		return nil, nil, unavailable(1, "too much is being received at a time: send it again")
+		return nil, nil, nil, unavailable(1, "too much is being received at a time: send it again")
 	}
-	release := func() { h.bodies.Add(-reserved) }
-	var body []byte
+	release = func() { h.bodies.Add(-reserved) }
 	var err error
-	if size >= 0 {
+	switch {
+	case size > carried:
+		return nil, r.Body, release, nil
+	case size >= 0:
 		body = make([]byte, size)
 		_, err = io.ReadFull(r.Body, body)
-	} else {
-		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
+	default:
+		limited := http.MaxBytesReader(w, r.Body, h.maxBody)
+		if h.large == nil {
+			body, err = io.ReadAll(limited)
+		} else if body, err = io.ReadAll(io.LimitReader(limited, carried+1)); err == nil && int64(len(body)) > carried {
+			return nil, io.MultiReader(bytes.NewReader(body), limited), release, nil
+		}
 	}
 	if err == nil {
-		return body, release, nil
+		return body, nil, release, nil
 	}
 	release()
+	return nil, nil, nil, h.unread(err)
+}
+
+// unread says why a body could not be read.
+func (h *handler) unread(err error) *problem {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, nil, h.tooLarge()
+		return h.tooLarge()
 	}
-	return nil, nil, problemf(http.StatusBadRequest, "the body did not arrive completely")
+	return problemf(http.StatusBadRequest, "the body did not arrive completely")
 }
 
 func (h *handler) tooLarge() *problem {

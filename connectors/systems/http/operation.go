@@ -209,15 +209,21 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 	if err != nil {
 		return err
 	}
-	request, err := o.build(d, credentials)
+	request, body, err := o.build(ctx, d, credentials)
 	if err != nil {
-		return sdk.Permanent(fmt.Errorf("%s: %w", o.endpoint, err))
+		return o.unbuilt(err)
 	}
 	var connected atomic.Bool
 	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	}))
 	response, err := transport.RoundTrip(request)
+	if failed := body.failure(); failed != nil {
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return fmt.Errorf("%s: %w", o.endpoint, failed) // whatever was answered to a part of it
+	}
 	if err != nil {
 		return o.broken(ctx, err, connected.Load())
 	}
@@ -226,12 +232,12 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 	return o.judge(response, readAnswer(response), credentials)
 }
 
-// build the request. An error is the message's own.
-func (o *operation) build(d *sdk.Delivery, credentials *sinkCredentials) (*http.Request, error) {
+// build the request; body is of a message with a claim. An error is the message's own, or has a class.
+func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sinkCredentials) (_ *http.Request, body *largeBody, err error) {
 	m := d.Message
 	u, err := o.url(m)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	header := make(http.Header, 16)
 	setEventHeaders(header, m)
@@ -245,16 +251,16 @@ func (o *operation) build(d *sdk.Delivery, credentials *sinkCredentials) (*http.
 		h := &o.headers[i]
 		value, err := h.value.Expand(m, nil)
 		if err != nil {
-			return nil, fmt.Errorf("header %s: %w", h.name, err)
+			return nil, nil, fmt.Errorf("header %s: %w", h.name, err)
 		}
 		if err := checkAttribute(value); err != nil {
-			return nil, fmt.Errorf("header %s: %w", h.name, err)
+			return nil, nil, fmt.Errorf("header %s: %w", h.name, err)
 		}
 		header[h.name] = []string{value}
 	}
 	for _, value := range header["Content-Type"] {
 		if checkAttribute(value) != nil {
-			return nil, errors.New("the content type holds control characters")
+			return nil, nil, errors.New("the content type holds control characters")
 		}
 	}
 	header["User-Agent"] = userAgent
@@ -262,23 +268,35 @@ func (o *operation) build(d *sdk.Delivery, credentials *sinkCredentials) (*http.
 	if credentials.authorization != "" {
 		header["Authorization"] = []string{credentials.authorization}
 	}
+	if m.Claim != nil && o.method != http.MethodDelete {
+		body = &largeBody{ctx: ctx, claim: m.Claim}
+	}
 	if credentials.key != nil {
 		name := o.sink.rt.Config.Auth.Header
 		if name == "" {
 			name = defaultSignatureHeader
 		}
-		header[http.CanonicalHeaderKey(name)] = []string{"sha256=" + hex.EncodeToString(signature(credentials.key, data))}
+		signed := signature(credentials.key, data)
+		if body != nil {
+			if signed, err = body.signature(credentials.key); err != nil {
+				return nil, nil, err
+			}
+		}
+		header[http.CanonicalHeaderKey(name)] = []string{"sha256=" + hex.EncodeToString(signed)}
 	}
 	request := &http.Request{
 		Method: o.method, URL: u, Host: u.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	if len(data) > 0 {
+	switch {
+	case body != nil:
+		body.give(request)
+	case len(data) > 0:
 		request.ContentLength = int64(len(data))
 		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 		request.Body, _ = request.GetBody()
 	}
-	return request, nil
+	return request, body, nil
 }
 
 var userAgent = []string{"metip"}

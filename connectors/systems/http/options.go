@@ -45,8 +45,8 @@ func decodeSourceOptions(raw json.RawMessage) (path string, maxBody int64, excha
 	if o.MaxBodySize != nil {
 		maxBody = int64(*o.MaxBodySize)
 	}
-	if maxBody < 1 || maxBody > contract.MaxMessageSize {
-		return "", 0, "", fmt.Errorf("maxBodySize must be between 1 and %d bytes", contract.MaxMessageSize)
+	if maxBody < 1 || maxBody > contract.MaxClaimSize {
+		return "", 0, "", fmt.Errorf("maxBodySize must be between 1 and %d bytes", contract.MaxClaimSize)
 	}
 	switch exchange {
 	case "":
@@ -54,6 +54,9 @@ func decodeSourceOptions(raw json.RawMessage) (path string, maxBody int64, excha
 	case exchangeOneWay, exchangeRequestReply:
 	default:
 		return "", 0, "", fmt.Errorf("exchange %q is neither %s nor %s", exchange, exchangeOneWay, exchangeRequestReply)
+	}
+	if exchange == exchangeRequestReply && maxBody > contract.MaxMessageSize {
+		return "", 0, "", fmt.Errorf("a request that is answered is at most %d bytes: lower maxBodySize", contract.MaxMessageSize)
 	}
 	return path, maxBody, exchange, nil
 }

@@ -50,6 +50,9 @@ func NewSource(rt sdk.Runtime, options json.RawMessage) (sdk.Source, error) {
 	default:
 		return nil, fmt.Errorf("format %q is not one of JSON, XML, Text and Binary", rt.Config.Source.Format)
 	}
+	if err := checkLarge(rt.Config, maxBody); err != nil {
+		return nil, err
+	}
 	auth, err := newListenAuth(rt.Config.Auth, rt.Secrets)
 	if err != nil {
 		return nil, err
@@ -67,6 +70,9 @@ func NewSource(rt sdk.Runtime, options json.RawMessage) (sdk.Source, error) {
 // Run serves until the context ends, and then until the requests in flight are answered.
 func (s *source) Run(ctx context.Context, bus sdk.Publisher, state sdk.Reporter) error {
 	s.handler.bus = bus
+	if err := s.handler.takeLarge(bus); err != nil {
+		return err
+	}
 	listener, err := s.rt.Listen(ctx)
 	if err != nil {
 		return fmt.Errorf("open the listener: %w", err)

@@ -536,7 +536,7 @@ func TestSourceOptions(t *testing.T) {
 			t.Errorf("%q is %d", text, got)
 		}
 	}
-	for _, options := range []string{`{"maxBodySize":"9Mi"}`, `{"maxBodySize":0}`, `{"path":"in"}`, `{"pth":"/in"}`, `{"exchange":"Both"}`} {
+	for _, options := range []string{`{"maxBodySize":"257Mi"}`, `{"maxBodySize":"9Mi","exchange":"RequestReply"}`, `{"maxBodySize":0}`, `{"path":"in"}`, `{"pth":"/in"}`, `{"exchange":"Both"}`} {
 		if _, _, _, err := decodeSourceOptions([]byte(options)); err == nil {
 			t.Errorf("%s is taken", options)
 		}

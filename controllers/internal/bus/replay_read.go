@@ -104,7 +104,7 @@ func (r *reader) fetch(ctx context.Context) error {
 		}
 		r.expect++
 		r.pending = meta.NumPending
-		r.queue = append(r.queue, stored{subject: m.Subject(), header: m.Headers(), data: m.Data(), sequence: meta.Sequence.Stream})
+		r.queue = append(r.queue, stored{subject: m.Subject(), header: m.Headers(), data: m.Data(), sequence: meta.Sequence.Stream, at: meta.Timestamp})
 	}
 	if err := batch.Error(); err != nil {
 		return fmt.Errorf("pulling: %w", err)

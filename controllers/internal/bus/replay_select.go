@@ -18,6 +18,7 @@ type stored struct {
 	header   nats.Header
 	data     []byte
 	sequence uint64
+	at       time.Time
 }
 
 const headerMsgID = "Nats-Msg-Id"

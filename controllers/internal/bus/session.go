@@ -112,7 +112,7 @@ func (s *session) open() error {
 	}
 	s.claims = newClaims(s.params, s.sys)
 	s.trimmer = newTrimmer(s.nc, s.js, s.params.TrimInterval, s.log)
-	s.trimmer.heldUp = s.heldUp
+	s.trimmer.heldUp, s.trimmer.scan = s.heldUp, s.scan
 	s.markStale()
 	return nil
 }

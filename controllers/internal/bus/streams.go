@@ -31,6 +31,7 @@ const (
 	roleEvents = "events"
 	roleDead   = "dead-letters"
 	roleState  = "state"
+	roleClaims = "claims"
 	roleStatus = "status"
 )
 
@@ -50,14 +51,38 @@ func (s *session) EnsureStreams(ctx context.Context, want Streams) (bool, error)
 	if err != nil {
 		return events || dead, fmt.Errorf("stream %s: %w", contract.DeadStream(want.Namespace, want.Integration), explain(err))
 	}
-	if want.StateMaxBytes == 0 {
-		return events || dead, nil
+	changed := events || dead
+	for _, more := range s.furtherStreams(want) {
+		made, err := s.ensureStream(ctx, more)
+		if changed = changed || made; err != nil {
+			return changed, fmt.Errorf("stream %s: %w", more.Name, explain(err))
+		}
 	}
-	state, err := s.ensureStream(ctx, s.stateStream(want))
-	if err != nil {
-		err = fmt.Errorf("stream %s: %w", contract.StateStream(want.Namespace, want.Integration), explain(err))
+	return changed, nil
+}
+
+// furtherStreams that an Integration needs.
+func (s *session) furtherStreams(want Streams) (list []jetstream.StreamConfig) {
+	if want.StateMaxBytes > 0 {
+		list = append(list, s.stateStream(want))
 	}
-	return events || dead || state, err
+	if want.ClaimsMaxBytes > 0 {
+		list = append(list, s.claimStream(want))
+	}
+	return list
+}
+
+// claimStream keeps chunks of bodies that are too large for the events. A chunk is written once: nobody can exchange what was accepted.
+func (s *session) claimStream(want Streams) jetstream.StreamConfig {
+	cfg := s.baseStream(contract.ClaimStream(want.Namespace, want.Integration), want.ClaimsMaxBytes)
+	cfg.Description = "claim checks of Integration " + want.Namespace + "/" + want.Integration
+	cfg.Subjects = []string{contract.ClaimSubjects(want.Namespace, want.Integration)}
+	cfg.MaxMsgsPerSubject, cfg.DiscardNewPerSubject, cfg.AllowAtomicPublish, cfg.DenyDelete = 1, true, false, true
+	cfg.MaxMsgSize = contract.ClaimChunk + contract.MaxHeaderSize
+	cfg.Duplicates = deadDuplicates
+	cfg.Metadata = integrationMetadata(want, roleClaims)
+	cfg.Metadata[metaMaxBytes] = strconv.FormatInt(want.ClaimsMaxBytes, 10)
+	return cfg
 }
 
 // ensureEvents makes or repairs the event stream. Where dead letters or state outlived an earlier one, which an administrator or a lost disk took
@@ -226,6 +251,14 @@ func (s *session) StreamsState(ctx context.Context, namespace, integration strin
 	}
 	state.Bytes, state.MaxBytes, state.Messages = int64(events.State.Bytes), events.Config.MaxBytes, events.State.Msgs
 	state.DeadBytes, state.DeadMaxBytes, state.DeadMessages = int64(dead.State.Bytes), dead.Config.MaxBytes, dead.State.Msgs
+	claims, err := s.streamInfo(ctx, contract.ClaimStream(namespace, integration), &state)
+	switch {
+	case errors.Is(err, ErrNotFound): // most have none
+	case err != nil:
+		return StreamsState{}, err
+	default:
+		state.ClaimsBytes, state.ClaimsMaxBytes = int64(claims.State.Bytes), claims.Config.MaxBytes
+	}
 	return state, nil
 }
 
@@ -244,7 +277,10 @@ func (s *session) streamInfo(ctx context.Context, name string, state *StreamsSta
 func (s *session) DeleteStreams(ctx context.Context, namespace, integration string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, name := range []string{contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration), contract.StateStream(namespace, integration)} {
+	for _, name := range []string{
+		contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration), contract.StateStream(namespace, integration),
+		contract.ClaimStream(namespace, integration),
+	} {
 		unlock := s.trimmer.lock(name)
 		err := s.js.DeleteStream(ctx, name)
 		unlock()

@@ -38,6 +38,11 @@ type trimmer struct {
 	log      logr.Logger
 	// heldUp tells whether a connector's pods report that the stream is full; nil when nobody listens to them.
 	heldUp func(namespace, connector string) bool
+	// scan reads a stream; nil when nobody can.
+	scan func(ctx context.Context, sc scan, until time.Time, each func(stored) error) (done bool, err error)
+	// claims of each stream of claims, and up to where those crowd it that the events of a stream name.
+	claims  map[string]*claimIndex
+	crowded map[string]uint64
 
 	mu      sync.Mutex
 	locks   map[string]*sync.Mutex
@@ -66,6 +71,7 @@ func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, l
 	return &trimmer{
 		nc: nc, js: js, interval: interval, log: log.WithName("trimmer"),
 		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, held: map[string]map[types.UID]held{}, streams: map[string]*trimState{}, marks: map[string]sequences{},
+		claims: map[string]*claimIndex{}, crowded: map[string]uint64{},
 	}
 }
 
@@ -134,13 +140,15 @@ func (t *trimmer) all(ctx context.Context) error {
 	listing, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	list := t.js.ListStreams(listing)
-	var infos, states []*jetstream.StreamInfo
+	var infos, states, claims []*jetstream.StreamInfo
 	for info := range list.Info() {
 		switch info.Config.Metadata[metaRole] {
 		case roleEvents:
 			infos = append(infos, info)
 		case roleState:
 			states = append(states, info)
+		case roleClaims:
+			claims = append(claims, info)
 		}
 	}
 	if err := list.Err(); err != nil {
@@ -164,6 +172,7 @@ func (t *trimmer) all(ctx context.Context) error {
 			t.forgetMarks(name)
 		}
 	}
+	t.allClaims(ctx, claims)
 	return nil
 }
 
@@ -181,7 +190,7 @@ func (t *trimmer) one(ctx context.Context, info *jetstream.StreamInfo) error {
 	}
 	// A mark that fails is no reason not to trim: on a full stream trimming is what makes the next one succeed.
 	failed := t.mark(ctx, info, state)
-	if due(info) {
+	if due(info) || t.crowded[name] > 0 {
 		floor, complete, err := t.floor(ctx, info, state)
 		if err == nil && complete {
 			err = t.trim(ctx, info, floor)
@@ -242,7 +251,7 @@ func (t *trimmer) trim(ctx context.Context, info *jetstream.StreamInfo, floor ui
 	if err != nil {
 		return err
 	}
-	target := min(floor+1, window, max(old, crowdedGoal(info)), t.heldFrom(info, time.Now()))
+	target := min(floor+1, window, max(old, crowdedGoal(info), t.crowded[info.Config.Name]), t.heldFrom(info, time.Now()))
 	if target <= info.State.FirstSeq {
 		return nil
 	}

@@ -70,6 +70,8 @@ type Streams struct {
 	UID                    types.UID
 	// MaxBytes of events and of dead letters. StateMaxBytes of the state of steps; 0 while no Route has such a step, and what there is stays.
 	MaxBytes, DeadMaxBytes, StateMaxBytes int64
+	// ClaimsMaxBytes of bodies that are too large for the events; 0 while no source takes them, and what there is stays.
+	ClaimsMaxBytes int64
 	// Retention of delivered messages.
 	Retention time.Duration
 	// DeduplicationWindow of message ids.
@@ -82,6 +84,8 @@ type StreamsState struct {
 	Messages                uint64
 	DeadBytes, DeadMaxBytes int64
 	DeadMessages            uint64
+	// ClaimsMaxBytes is 0 where there are none.
+	ClaimsBytes, ClaimsMaxBytes int64
 	// Lagging servers whose copy is not current, as "stream on server".
 	Lagging []string
 	// NoLeader: a stream has no leader and takes nothing.

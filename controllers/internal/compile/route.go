@@ -19,6 +19,7 @@ func Route(i *v1alpha1.Integration, r *v1alpha1.Route, d *v1alpha1.Destination) 
 		Durable:  contract.DurableName(r.Namespace, r.Name, string(d.Name)),
 		Delivery: Delivery(d.Delivery, r.Spec.Delivery, i.Spec.Delivery),
 	}
+	out.Sources = sources(r)
 	setOrder(&out.Delivery, r, d)
 	out.Steps = stepsTo(r, d.Name)
 	out.Steps = append(out.Steps, mediation("to["+string(d.Name)+"].", d.Filter, d.Steps)...)
