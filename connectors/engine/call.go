@@ -215,7 +215,7 @@ func (k *caller) exchange(ctx context.Context, route *callRoute, r *sdk.Request)
 			return hopProblem(http.StatusInternalServerError, k.self, "Route %s: its steps made a request that cannot be sent: %v", route.Route, err)
 		}
 	}
-	answer := k.send(ctx, route, r)
+	answer, _ := k.send(ctx, route, r)
 	if answer.Hop != "" || len(route.response) == 0 {
 		return answer
 	}
@@ -245,22 +245,22 @@ func (k *caller) respond(ctx context.Context, route *callRoute, r *sdk.Request, 
 	return a
 }
 
-// send the request until a pod takes it, or callTries have not.
-func (k *caller) send(ctx context.Context, route *callRoute, r *sdk.Request) *sdk.Answer {
+// send the request until a pod takes it, or callTries have not. refused is why the call was not begun.
+func (k *caller) send(ctx context.Context, route *callRoute, r *sdk.Request) (answer *sdk.Answer, refused string) {
 	m, err := encodeRequest(route.subject, r)
 	if errors.Is(err, errHeadersTooLarge) {
-		return hopProblem(http.StatusRequestHeaderFieldsTooLarge, k.self, "the request: %v", err)
+		return hopProblem(http.StatusRequestHeaderFieldsTooLarge, k.self, "the request: %v", err), ""
 	}
 	if err != nil {
-		return hopProblem(http.StatusRequestEntityTooLarge, k.self, "the request: %v", err)
+		return hopProblem(http.StatusRequestEntityTooLarge, k.self, "the request: %v", err), ""
 	}
 	for try, pause := 1, refusedPause; ; try, pause = try+1, 2*pause {
-		answer, refused := k.ask(ctx, route, m)
+		answer, refused = k.ask(ctx, route, m)
 		if refused == "" || refused == contract.RefusedSuspended || try == callTries {
 			if refused != "" && route.metrics != nil {
 				route.metrics.refused.WithLabelValues(refused).Inc()
 			}
-			return answer
+			return answer, refused
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
@@ -268,7 +268,7 @@ func (k *caller) send(ctx context.Context, route *callRoute, r *sdk.Request) *sd
 			answer.Close()
 		case <-ctx.Done():
 			timer.Stop()
-			return answer
+			return answer, refused
 		}
 	}
 }

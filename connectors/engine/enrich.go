@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -35,6 +36,8 @@ const (
 	enrichHeld = 16 << 20
 	// enrichCacheBytes of all caches of a pod.
 	enrichCacheBytes = 16 << 20
+	// longestPause before a service that is busy is asked again.
+	longestPause = 250 * time.Millisecond
 	// maxHopDetail of what a hop says, in an error.
 	maxHopDetail = 160
 )
@@ -223,7 +226,7 @@ func (e *enricher) ask(ctx context.Context, m *sdk.Message, r *sdk.Request) (*sd
 		r.Headers[contract.HeaderTraceParent] = parent
 	}
 	begun := time.Now()
-	a := k.send(limited, e.route, r)
+	a := e.insist(limited, r)
 	endCall(span, a)
 	if err := ctx.Err(); err != nil {
 		a.Close()
@@ -231,6 +234,25 @@ func (e *enricher) ask(ctx context.Context, m *sdk.Message, r *sdk.Request) (*sd
 	}
 	e.latency.Observe(time.Since(begun).Seconds())
 	return a, nil
+}
+
+// insist while all pods of the service are busy, until the time is up: what waits here is what makes this pod ask no more than they can take.
+func (e *enricher) insist(ctx context.Context, r *sdk.Request) *sdk.Answer {
+	for pause := refusedPause; ; pause = min(2*pause, longestPause) {
+		a, refused := e.of.caller.send(ctx, e.route, r)
+		if refused != contract.RefusedBusy {
+			return a
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+			if ctx.Err() == nil {
+				a.Close()
+				continue
+			}
+		case <-ctx.Done():
+		}
+		return a
+	}
 }
 
 // judge an answer: nil where it is one, whatever it says of this message; else why it has to be asked for again, as a sink judges its system.

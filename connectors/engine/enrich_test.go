@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"github.com/metip/metip/connectors/contract"
@@ -347,6 +349,61 @@ func TestEnrichAsksTogether(t *testing.T) {
 	publishMany(s, 0, n)
 	startPod(t, o)
 	within(t, 60*time.Second, "all are delivered", func() bool { return f.count() == n })
+}
+
+// In the relay a message is asked for once, whoever reads the event; steps that keep state see the answer.
+func TestEnrichInTheRelay(t *testing.T) {
+	t.Parallel()
+	s := stateBroker(t)
+	service := newFakeService(persons)
+	r := eventRoute(t, s, "r", "police.arrest", 10*time.Second, "src.custody.arrest")
+	r.UID = "uid-r"
+	r.Steps = append(enrichRoute(func(e *contract.Enrich) { e.Path = "/persons/{data.n / 10}" }).Steps,
+		contract.Step{Name: "steps[1]", Deduplicate: &contract.Deduplicate{Key: "data.person.path", Window: contract.Duration(time.Hour)}})
+	startPod(t, relayPod(s, r))
+	publishMany(s, 0, 40)
+	report(t, s, contract.RelayName("in"), "pod-1", "which service is missing", 30*time.Second, func(r contract.Report) bool {
+		return len(r.Routes) == 1 && strings.Contains(r.Routes[0].Message, "no pod of service svc takes requests")
+	})
+	startService(t, s, "svc-1", service, nil)
+	within(t, 60*time.Second, "all are settled", func() bool { return settledAll(t, s, "ns_r_d") })
+	seen := map[string]int{}
+	for _, e := range events(s, "police.arrest") {
+		var body struct{ Person struct{ Path string } }
+		if err := json.Unmarshal(e.Data, &body); err != nil {
+			t.Errorf("%s: %v", e.Data, err)
+		}
+		seen[body.Person.Path]++
+	}
+	if d := cmp.Diff(map[string]int{"/persons/0": 1, "/persons/1": 1, "/persons/2": 1, "/persons/3": 1}, seen); d != "" || len(deadReasons(s)) > 0 {
+		t.Errorf("events: %s, dead letters: %v", d, deadErrors(s))
+	}
+}
+
+// A service that is asked for more than it can take slows the destination down, and costs no message an attempt.
+func TestEnrichOfABusyService(t *testing.T) {
+	t.Parallel()
+	s := startBroker(t)
+	var inside, most atomic.Int64
+	startService(t, s, "svc-1", newFakeService(func(ctx context.Context, r *sdk.Request) (*sdk.Answer, error) {
+		most.Store(max(most.Load(), inside.Add(1)))
+		defer inside.Add(-1)
+		time.Sleep(2 * time.Millisecond) // the work
+		return persons(ctx, r)
+	}), func(c *contract.Service) { c.MaxConcurrent = 2 })
+	f := newFakeSink()
+	f.max = 50
+	r := enrichRoute(nil)
+	r.Delivery.Attempts = 1
+	startSink(t, s, f, r)
+	ids := publishMany(s, 0, 200)
+	within(t, 60*time.Second, "all are delivered", func() bool { return f.count() == len(ids) })
+	if missing, twice := f.missing(ids); len(missing) > 0 || twice > 0 || len(deadReasons(s)) > 0 {
+		t.Errorf("missing %v, %d twice, %v", missing, twice, deadErrors(s))
+	}
+	if most.Load() > 2 {
+		t.Errorf("%d calls at a time", most.Load())
+	}
 }
 
 // Whoever answers may be broken or bad: nothing of it reaches the system.
