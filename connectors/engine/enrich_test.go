@@ -358,8 +358,9 @@ func TestEnrichInTheRelay(t *testing.T) {
 	service := newFakeService(persons)
 	r := eventRoute(t, s, "r", "police.arrest", 10*time.Second, "src.custody.arrest")
 	r.UID = "uid-r"
-	r.Steps = append(enrichRoute(func(e *contract.Enrich) { e.Path = "/persons/{data.n / 10}" }).Steps,
-		contract.Step{Name: "steps[1]", Deduplicate: &contract.Deduplicate{Key: "data.person.path", Window: contract.Duration(time.Hour)}})
+	r.Steps = slices.Concat(enrichRoute(func(e *contract.Enrich) { e.Path = "/persons/{data.n / 10}" }).Steps, []contract.Step{
+		{Name: "steps[1]", Deduplicate: &contract.Deduplicate{Key: "data.person.path", Window: contract.Duration(time.Hour)}},
+	})
 	startPod(t, relayPod(s, r))
 	publishMany(s, 0, 40)
 	report(t, s, contract.RelayName("in"), "pod-1", "which service is missing", 30*time.Second, func(r contract.Report) bool {
