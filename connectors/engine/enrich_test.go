@@ -175,6 +175,7 @@ func TestEnrichWaitsForItsService(t *testing.T) {
 			r.Delivery.Order, r.Delivery.Lanes = contract.OrderPerKey, 2
 			f.max = 10
 		},
+		"strict": func(r *contract.Route, _ *fakeSink) { r.Delivery.Order, r.Delivery.Lanes = contract.OrderStrict, 1 },
 		"parts": func(r *contract.Route, _ *fakeSink) {
 			r.Steps = append([]contract.Step{{Name: "steps[0]", Split: &contract.Split{Items: "[data]"}}}, r.Steps...)
 		},
@@ -186,6 +187,14 @@ func TestEnrichWaitsForItsService(t *testing.T) {
 			r := enrichRoute(nil)
 			r.Delivery.Attempts = 1 // none is lost by waiting
 			change(&r, f)
+			var mu sync.Mutex
+			var order []string
+			f.write = func(d *sdk.Delivery) error {
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, d.ID)
+				return nil
+			}
 			p := startSink(t, s, f, r)
 			const n = 60
 			ids := publishMany(s, 0, n)
@@ -214,6 +223,11 @@ func TestEnrichWaitsForItsService(t *testing.T) {
 			if missing, twice := f.missing(want); len(missing) > 0 || twice > 0 {
 				t.Errorf("missing %v, %d twice", missing, twice)
 			}
+			mu.Lock()
+			if d := cmp.Diff(want, order); name == "strict" && d != "" {
+				t.Error("the order:", d)
+			}
+			mu.Unlock()
 			if dead := deadErrors(s); len(dead) > 0 {
 				t.Errorf("dead letters: %v", dead)
 			}
