@@ -37,6 +37,7 @@ type handler struct {
 	bus     sdk.Publisher
 	// large takes the bodies that the bus does not carry; nil where maxBody is not above what it does.
 	large    sdk.LargePublisher
+	larges   atomic.Int64
 	requests atomic.Int64
 	bodies   atomic.Int64
 	// exchange is nil where requests become messages.
@@ -146,7 +147,7 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 	var err error
 	switch {
 	case size > carried:
-		return nil, r.Body, release, nil
+		return h.begin(r.Body, release)
 	case size >= 0:
 		body = make([]byte, size)
 		_, err = io.ReadFull(r.Body, body)
@@ -155,7 +156,11 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 		if h.large == nil {
 			body, err = io.ReadAll(limited)
 		} else if body, err = io.ReadAll(io.LimitReader(limited, carried+1)); err == nil && int64(len(body)) > carried {
-			return nil, io.MultiReader(bytes.NewReader(body), limited), release, nil
+			// What was read is let go of when it has been passed on.
+			return h.begin(io.MultiReader(bytes.NewReader(body), &after{limited, func() {
+				h.bodies.Add(largeMemory - reserved)
+				reserved = largeMemory
+			}}), release)
 		}
 	}
 	if err == nil {

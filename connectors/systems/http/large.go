@@ -18,6 +18,8 @@ import (
 const (
 	// largeMemory is what a body takes while it is checked in, whatever its size: the chunks that the engine holds, and what the connections do.
 	largeMemory = 5 * contract.ClaimChunk
+	// maxLarge of them at a time: as they may take long, they leave room to the others.
+	maxLarge = 8
 	// uploadTimeout of such a request.
 	uploadTimeout = contract.ClaimTimeout
 )
@@ -46,6 +48,30 @@ func (h *handler) takeLarge(bus sdk.Publisher) error {
 	}
 	h.large = large
 	return nil
+}
+
+// begin a body that is checked in, unless there are too many. release gives back what it holds.
+func (h *handler) begin(rest io.Reader, release func()) ([]byte, io.Reader, func(), *problem) {
+	if h.larges.Add(1) > maxLarge {
+		h.larges.Add(-1)
+		release()
+		return nil, nil, nil, unavailable(5, "too many large bodies are being received at a time: send it again")
+	}
+	return nil, rest, func() { h.larges.Add(-1); release() }, nil
+}
+
+// after calls what is to be done before it is read, once.
+type after struct {
+	io.Reader
+	first func()
+}
+
+func (a *after) Read(p []byte) (int, error) {
+	if a.first != nil {
+		a.first()
+		a.first = nil
+	}
+	return a.Reader.Read(p)
 }
 
 // acceptLarge passes a body on as it is read. Everything else of the request is checked before.

@@ -42,9 +42,12 @@ func startPod(ctx SpecContext, ns, connector, pod string, files map[string]strin
 	credsFile := filepath.Join(GinkgoT().TempDir(), "user.creds")
 	Expect(os.WriteFile(credsFile, creds, 0o600)).To(Succeed())
 	system := ""
-	if config.Service != nil {
+	switch {
+	case config.Service != nil:
 		system = config.Service.System.Type
-	} else {
+	case config.Sink != nil:
+		system = config.Sink.System.Type
+	default:
 		system = config.Source.System.Type
 	}
 	s, ok := catalog.Lookup(system)
