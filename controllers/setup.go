@@ -115,7 +115,7 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 		valid    = validate.NewMemo(o.AllowedPodAnnotations)
 		recorder = mgr.GetEventRecorder("metip")
 	)
-	configMaps, err := schemas.NewWatcher(mgr, o.Namespaces)
+	configMaps, err := schemas.NewWatcher(mgr, o.OperatorNamespace, o.Namespaces)
 	if err != nil {
 		return err
 	}

@@ -110,8 +110,8 @@ type Retention struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi, for example 1Gi"
 	DeadLettersSize *resource.Quantity `json:"deadLettersSize,omitempty"`
-	// stateSize of what steps remember (deduplicate, aggregate, resequence), at which the Routes that have them wait. It is taken only while
-	// there is such a Route. At least 8Mi; left out, it is 256Mi.
+	// stateSize of what steps remember (deduplicate, aggregate, resequence), at which the Routes that have them wait. It is taken from
+	// the first such Route on. At least 8Mi; left out, it is 256Mi.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="stateSize must be at least 8Mi, for example 1Gi"
 	StateSize *resource.Quantity `json:"stateSize,omitempty"`

@@ -13,6 +13,7 @@ import (
 
 	"github.com/metip/metip/api/v1alpha1"
 	"github.com/metip/metip/connectors/contract"
+	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/metadata"
 	"github.com/metip/metip/controllers/internal/outcome"
 	"github.com/metip/metip/controllers/internal/refs"
@@ -65,8 +66,9 @@ func (r *Reconciler) keepRoute(ctx context.Context, s *scope, route *v1alpha1.Ro
 	}
 	if deployed.Source != nil && s.calls(route) {
 		for i := range deployed.Source.Calls {
-			if is := &deployed.Source.Calls[i]; is.UID == string(route.UID) {
-				s.made = append(s.made, *is)
+			if is := deployed.Source.Calls[i]; is.UID == string(route.UID) {
+				is.Suspended = compile.Suspended(route.Spec.Suspend) // which is no matter of what runs, but of whether
+				s.made = append(s.made, is)
 			}
 		}
 	}

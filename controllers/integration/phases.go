@@ -95,8 +95,10 @@ func (r *Reconciler) reconcileDurables(ctx context.Context, s *scope) error {
 			pending[metrics.Destination{Route: d.Route, Name: d.Destination}] += d.Pending + uint64(d.AckPending)
 			continue
 		}
-		if err := s.area.Session.PurgeState(ctx, s.integration.Namespace, s.integration.Name, d.RouteUID, d.Destination); err != nil {
-			return refs.BusOutcome(err)
+		if !s.delivers(d) {
+			if err := s.area.Session.PurgeState(ctx, s.integration.Namespace, s.integration.Name, d.RouteUID, d.Destination); err != nil {
+				return refs.BusOutcome(err)
+			}
 		}
 		if err := s.area.Session.DeleteDurable(ctx, stream, d.Name); err != nil {
 			return refs.BusOutcome(err)
@@ -136,6 +138,13 @@ func (r *Reconciler) wanted(ctx context.Context, s *scope, d bus.DurableState) (
 		}
 	}
 	return false, nil
+}
+
+// delivers tells whether a Route still has the destination of a durable consumer, which then has another: what waits in its state is owed.
+func (s *scope) delivers(d bus.DurableState) bool {
+	return slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool {
+		return r.UID == d.RouteUID && slices.ContainsFunc(r.Spec.To, func(to v1alpha1.Destination) bool { return string(to.Name) == d.Destination })
+	})
 }
 
 func has(route *v1alpha1.Route, d bus.DurableState) bool {

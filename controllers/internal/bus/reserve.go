@@ -48,15 +48,15 @@ func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) (hel
 	return true, nil
 }
 
-// stateRoom gives the state of steps a reserve while its relay is held up and nine tenths of it are used: what completes a group, and so makes
-// room, has to be written first.
+// stateRoom gives the state of steps a reserve while its relay is held up and there is no room for another document of the largest size, or less
+// than a tenth: what completes a group, and so makes room, has to be written first.
 func (t *trimmer) stateRoom(ctx context.Context, info *jetstream.StreamInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	name := info.Config.Name
 	unlock := t.lock(name)
 	defer unlock()
-	if int64(info.State.Bytes) > wantedBytes(info)/10*9 {
+	if wantedBytes(info)-int64(info.State.Bytes) < max(wantedBytes(info)/10, contract.MaxMessageSize+contract.MaxHeaderSize) {
 		if heldUp, err := t.makeRoom(ctx, info); heldUp || err != nil {
 			return err
 		}

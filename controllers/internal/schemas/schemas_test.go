@@ -122,6 +122,7 @@ func TestWhatIsMissingOrWrong(t *testing.T) {
 		t.Error(err)
 	}
 	avro := routeWith()
+	avro.UID = "another"
 	avro.Spec.Steps = []v1alpha1.Step{{Convert: &v1alpha1.Convert{From: "JSON", To: "Avro", Avro: &v1alpha1.AvroFormat{Schema: *from("good")}}}}
 	if _, err := r.Route(t.Context(), avro); err == nil || !strings.HasPrefix(err.Error(), "spec.steps[0].convert.avro.schema.configMap: it is no Avro schema") {
 		t.Error(err)

@@ -34,8 +34,8 @@ type Watcher struct {
 	told     []func(types.NamespacedName)
 }
 
-// NewWatcher for a manager, which it is added to. namespaces limits it, as the manager's own cache; none means all.
-func NewWatcher(mgr ctrl.Manager, namespaces []string) (*Watcher, error) {
+// NewWatcher for a manager, which it is added to. namespaces limits it, beside the operator's own, as the manager's cache; none means all.
+func NewWatcher(mgr ctrl.Manager, operatorNamespace string, namespaces []string) (*Watcher, error) {
 	users, err := labels.NewRequirement(metadata.LabelManagedBy, selection.NotEquals, []string{metadata.ManagedBy})
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func NewWatcher(mgr ctrl.Manager, namespaces []string) (*Watcher, error) {
 		}},
 	}
 	if len(namespaces) > 0 {
-		o.DefaultNamespaces = map[string]cache.Config{}
+		o.DefaultNamespaces = map[string]cache.Config{operatorNamespace: {}}
 		for _, n := range namespaces {
 			o.DefaultNamespaces[n] = cache.Config{}
 		}

@@ -9,22 +9,32 @@ import (
 
 // checkState holds steps that keep state to where they can be kept: once for all, in the relay, on what all other steps have left.
 func checkState(spec *field.Path, r *v1alpha1.Route) field.ErrorList {
+	if call := r.Spec.Call; call != nil {
+		errs := checkCallState(spec.Child("steps"), r.Spec.Steps)
+		if call.Response != nil {
+			errs = append(errs, checkCallState(spec.Child("call", "response", "steps"), call.Response.Steps)...)
+		}
+		return errs
+	}
 	if !compile.NeedsState(r) {
 		return nil
 	}
 	var errs field.ErrorList
-	if r.Spec.Call != nil {
-		for i := range r.Spec.Steps {
-			if compile.KeepsState(&r.Spec.Steps[i]) {
-				errs = append(errs, misplaced(spec.Child("steps").Index(i), "a call is answered by itself: no other message has a part in it"))
-			}
-		}
-		return errs
-	}
 	for _, d := range r.Spec.To {
 		to := spec.Child("to").Key(string(d.Name))
 		errs = append(errs, checkDestinationState(spec.Child("steps"), r.Spec.Steps, &d, d.Filter == "" && len(d.Steps) == 0)...)
 		errs = append(errs, checkDestinationState(to.Child("steps"), d.Steps, &d, true)...)
+	}
+	return errs
+}
+
+// checkCallState of the steps of a request, or of its answer.
+func checkCallState(path *field.Path, list []v1alpha1.Step) field.ErrorList {
+	var errs field.ErrorList
+	for i := range list {
+		if compile.KeepsState(&list[i]) {
+			errs = append(errs, misplaced(path.Index(i), "a call is answered by itself: no other message has a part in it"))
+		}
 	}
 	return errs
 }

@@ -45,6 +45,9 @@ func TestPositions(t *testing.T) {
 			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc"}
 			s.Steps = []v1alpha1.Step{{Filter: "true"}, {Delay: &v1alpha1.Delay{Until: "time"}}}
 		}))), "spec.steps[1].delay: a call is answered at once"},
+		{"state in an answer", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
+			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc", Response: &v1alpha1.CallResponse{Steps: []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}}}}
+		}))), "spec.call.response.steps[0].state: a call is answered by itself"},
 		{"until", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Steps = []v1alpha1.Step{{Delay: &v1alpha1.Delay{Until: "data."}}} }))),
 			"spec.steps[0].delay.until: line 1"},
 		{"state without event", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
