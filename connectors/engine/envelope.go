@@ -339,12 +339,13 @@ func newTraceParent() string {
 	binary.BigEndian.PutUint64(id[0:], rand.Uint64()|1)
 	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
 	binary.BigEndian.PutUint64(id[16:], rand.Uint64()|1)
-	out := make([]byte, 0, 55)
-	out = append(out, "00-"...)
-	out = hex.AppendEncode(out, id[:16])
-	out = append(out, '-')
-	out = hex.AppendEncode(out, id[16:])
-	return string(append(out, "-00"...))
+	var out [55]byte
+	copy(out[:], "00-")
+	hex.Encode(out[3:], id[:16])
+	out[35] = '-'
+	hex.Encode(out[36:], id[16:])
+	copy(out[52:], "-00")
+	return string(out[:])
 }
 
 // first value of a header, without a copy of its name.

@@ -167,7 +167,7 @@ func (g *group) release() {
 	for i := range g.items {
 		g.items[i].Data = nil
 	}
-	if cap(g.items) > 256 {
+	if cap(g.items) > maxBatchMessages {
 		g.items = nil
 	}
 }

@@ -126,3 +126,25 @@ func run(b *testing.B, publishers int, publish func(int64) error) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 }
+
+// BenchmarkPublishMany hands over 500 messages in each call, as a source does that has many at hand. An operation is one message.
+func BenchmarkPublishMany(b *testing.B) {
+	const many = 500
+	s := enginetest.Start(b, enginetest.Options{Fsync: true})
+	s.Streams("ns", "in", 4<<30)
+	p, _ := startPublisher(b, s, sourceConfig(s))
+	body := []byte(`{"id":"` + strings.Repeat("x", 1000) + `"}`)
+	messages := make([]*sdk.Message, many)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := 0; i < b.N; i += many {
+		for j := range messages {
+			messages[j] = &sdk.Message{ID: fmt.Sprint(i + j), ContentType: "application/json", Data: body}
+		}
+		if err := p.Publish(b.Context(), messages...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+}

@@ -1,4 +1,4 @@
-# The bench: figures of MetIP beside the smallest hand-written pipeline, and of the operator. BENCH_FLAGS picks flows
+# The bench: figures of MetIP beside the smallest hand-written pipeline and raw NATS, and of the operator. BENCH_FLAGS picks flows
 # (-flows pipeline), shortens (-short) or takes profiles (-profile out/profile); `go run ./test/bench -h` lists them.
 
 BENCH_FLAGS ?=

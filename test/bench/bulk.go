@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -256,6 +255,3 @@ func metered(s *server, p *bulk, do func() (ran, error)) (r ran, cpu, broker tim
 
 // filterStep is the filter that measured Routes have: it looks at every body and lets it pass.
 func filterStep() contract.Step { return contract.Step{Name: "filter", Filter: record.Filter} }
-
-// itoa for arguments.
-func itoa(n int) string { return strconv.Itoa(n) }

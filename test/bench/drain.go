@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/metip/metip/connectors/contract"
@@ -110,7 +111,7 @@ func (d *drainer) drain(ctx context.Context, s *server, o options, binary, profi
 	if err != nil {
 		return err
 	}
-	p, err := startBulk(ctx, s, d.role, binary, profile, d.config(s), user, "-batch", itoa(max(1, d.batch)), "-stream", d.flow.Stream(), "-durable", d.flow.Durable())
+	p, err := startBulk(ctx, s, d.role, binary, profile, d.config(s), user, "-batch", strconv.Itoa(max(1, d.batch)), "-stream", d.flow.Stream(), "-durable", d.flow.Durable())
 	if err != nil {
 		return err
 	}

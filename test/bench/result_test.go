@@ -125,3 +125,14 @@ func TestAuditCountsWritesByWhatTheyWrite(t *testing.T) {
 		t.Errorf("read again: %v, %v", again, err)
 	}
 }
+
+func TestReadBenchmarks(t *testing.T) {
+	out := "goos: linux\nBenchmarkFilter1KiB/one \t 1000\t 1100 ns/op\t 900000 ops/core-s\t 320 B/op\t 1 allocs/op\n" +
+		"BenchmarkFilter1KiB/one \t 1000\t 1200 ns/op\t 800000 ops/core-s\t 320 B/op\t 1 allocs/op\nPASS\nok  \tpkg\t1.2s\n"
+	want := map[string]map[string][]float64{"BenchmarkFilter1KiB/one": {
+		"ns/op": {1100, 1200}, "ops/core-s": {900000, 800000}, "B/op": {320, 320}, "allocs/op": {1, 1},
+	}}
+	if diff := cmp.Diff(want, readBenchmarks([]byte(out))); diff != "" {
+		t.Error(diff)
+	}
+}

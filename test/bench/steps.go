@@ -36,12 +36,12 @@ var stepBenches = []stepBench{
 // benchSteps runs the Go benchmarks of the steps, one processor each.
 func benchSteps(ctx context.Context, _ string, o options, figures *results) error {
 	_, _ = fmt.Fprintln(os.Stderr, "steps")
-	time := "500ms"
+	lasts := "500ms"
 	if o.short {
-		time = "100ms"
+		lasts = "100ms"
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "./connectors/steps", "-run", "^$", "-bench", "^Benchmark(Filter|Transform)1KiB$/^(one|and|fields|fields-bare|reshape|reshape-bare)$",
-		"-cpu", "1", "-count", itoa(o.pipeline.rounds), "-benchtime", time)
+		"-cpu", "1", "-count", strconv.Itoa(o.pipeline.rounds), "-benchtime", lasts)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)

@@ -209,14 +209,11 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 	if err != nil {
 		return err
 	}
-	request, body, err := o.build(ctx, d, credentials)
+	var try attempt
+	request, body, err := o.build(try.watch(ctx), d, credentials)
 	if err != nil {
 		return o.unbuilt(err)
 	}
-	var connected atomic.Bool
-	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	}))
 	response, err := transport.RoundTrip(request)
 	if failed := body.failure(); failed != nil {
 		if err == nil {
@@ -225,11 +222,40 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 		return fmt.Errorf("%s: %w", o.endpoint, failed) // whatever was answered to a part of it
 	}
 	if err != nil {
-		return o.broken(ctx, err, connected.Load())
+		return o.broken(ctx, err, try.connected.Load())
 	}
 	defer func() { _ = response.Body.Close() }()
 	// Whether the whole answer arrives does not matter: the status says whether the system has the message.
 	return o.judge(response, readAnswer(response), credentials)
+}
+
+// attempt watches whether a request got a connection.
+type attempt struct {
+	connected atomic.Bool
+	trace     httptrace.ClientTrace
+}
+
+func (a *attempt) watch(ctx context.Context) context.Context {
+	a.trace.GotConn = func(httptrace.GotConnInfo) { a.connected.Store(true) }
+	return httptrace.WithClientTrace(ctx, &a.trace)
+}
+
+// bareRequest is what requests have in common.
+var bareRequest = &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+
+// headerRoom is how many headers most requests have, at most.
+const headerRoom = 14
+
+// singleValues makes the values of headers that have one each, from few pieces of memory.
+type singleValues []string
+
+func (s *singleValues) of(value string) []string {
+	if len(*s) == cap(*s) {
+		*s = make([]string, 0, headerRoom)
+	}
+	n := len(*s)
+	*s = append(*s, value)
+	return (*s)[n : n+1 : n+1]
 }
 
 // build the request; body is of a message with a claim. An error is the message's own, or has a class.
@@ -239,13 +265,14 @@ func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sin
 	if err != nil {
 		return nil, nil, err
 	}
-	header := make(http.Header, 16)
-	setEventHeaders(header, m)
+	var values singleValues
+	header := make(http.Header, headerRoom)
+	setEventHeaders(header, &values, m)
 	data := m.Data
 	if o.method == http.MethodDelete {
 		data = nil
 	} else if m.ContentType != "" {
-		header["Content-Type"] = []string{m.ContentType}
+		header["Content-Type"] = values.of(m.ContentType)
 	}
 	for i := range o.headers {
 		h := &o.headers[i]
@@ -256,7 +283,7 @@ func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sin
 		if err := checkAttribute(value); err != nil {
 			return nil, nil, fmt.Errorf("header %s: %w", h.name, err)
 		}
-		header[h.name] = []string{value}
+		header[h.name] = values.of(value)
 	}
 	for _, value := range header["Content-Type"] {
 		if checkAttribute(value) != nil {
@@ -264,9 +291,9 @@ func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sin
 		}
 	}
 	header["User-Agent"] = userAgent
-	header["Idempotency-Key"] = []string{d.Durable + "/" + encodeAttribute(d.MessageID)}
+	header["Idempotency-Key"] = values.of(d.Durable + "/" + encodeAttribute(d.MessageID))
 	if credentials.authorization != "" {
-		header["Authorization"] = []string{credentials.authorization}
+		header["Authorization"] = values.of(credentials.authorization)
 	}
 	if m.Claim != nil && o.method != http.MethodDelete {
 		body = &largeBody{ctx: ctx, claim: m.Claim}
@@ -284,10 +311,8 @@ func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sin
 		}
 		header[http.CanonicalHeaderKey(name)] = []string{"sha256=" + hex.EncodeToString(signed)}
 	}
-	request := &http.Request{
-		Method: o.method, URL: u, Host: u.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	request := bareRequest.WithContext(ctx)
+	request.Method, request.URL, request.Host, request.Header = o.method, u, u.Host, header
 	switch {
 	case body != nil:
 		body.give(request)
@@ -302,25 +327,29 @@ func (o *operation) build(ctx context.Context, d *sdk.Delivery, credentials *sin
 var userAgent = []string{"metip"}
 
 // setEventHeaders tells the system what the bus knows of the message: a CloudEvent in binary mode, and the trace context.
-func setEventHeaders(header http.Header, m *sdk.Message) {
+func setEventHeaders(header http.Header, values *singleValues, m *sdk.Message) {
 	header["Ce-Specversion"] = specVersion
-	header["Ce-Id"] = []string{encodeAttribute(m.ID)}
-	header["Ce-Source"] = []string{encodeAttribute(m.Source)}
-	header["Ce-Type"] = []string{encodeAttribute(m.Type)}
+	header["Ce-Id"] = values.of(encodeAttribute(m.ID))
+	header["Ce-Source"] = values.of(encodeAttribute(m.Source))
+	header["Ce-Type"] = values.of(encodeAttribute(m.Type))
 	if !m.Time.IsZero() {
-		header["Ce-Time"] = []string{m.Time.UTC().Format(time.RFC3339Nano)}
+		header["Ce-Time"] = values.of(m.Time.UTC().Format(time.RFC3339Nano))
 	}
 	if m.Subject != "" {
-		header["Ce-Subject"] = []string{encodeAttribute(m.Subject)}
+		header["Ce-Subject"] = values.of(encodeAttribute(m.Subject))
 	}
 	for name, value := range m.Headers {
 		switch {
-		case name == contract.HeaderTraceParent || name == contract.HeaderTraceState:
+		case name == contract.HeaderTraceParent:
 			if checkAttribute(value) == nil {
-				header[http.CanonicalHeaderKey(name)] = []string{value}
+				header["Traceparent"] = values.of(value)
+			}
+		case name == contract.HeaderTraceState:
+			if checkAttribute(value) == nil {
+				header["Tracestate"] = values.of(value)
 			}
 		case attributeName(name):
-			header[http.CanonicalHeaderKey("ce-"+name)] = []string{encodeAttribute(value)}
+			header[http.CanonicalHeaderKey("ce-"+name)] = values.of(encodeAttribute(value))
 		}
 	}
 }

@@ -89,6 +89,9 @@ func (o *operation) broken(ctx context.Context, err error, connected bool) error
 // readAnswer reads the body to its end, so that the connection can be used again, as far as maxAnswer. It returns what errors quote.
 func readAnswer(response *http.Response) string {
 	if response.StatusCode/100 == 2 {
+		if response.ContentLength == 0 {
+			return ""
+		}
 		_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)
 		return ""
 	}
