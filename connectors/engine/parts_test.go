@@ -131,9 +131,10 @@ func TestSecrets(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the swap is not noticed")
 	}
-	if !get(contract.FilePassword, "two") || !get(contract.FileUsername, "me") || s.Version() <= version {
-		t.Error("not read again")
-	}
+	// Files that are read while they are swapped are read again.
+	within(t, 5*time.Second, "both files read again", func() bool {
+		return get(contract.FilePassword, "two") && get(contract.FileUsername, "me") && s.Version() > version
+	})
 	// A file that vanishes keeps its last good value; an empty one too.
 	kubeletWrite(t, dir, "3", map[string]string{contract.FileUsername: ""})
 	_ = os.Remove(filepath.Join(dir, contract.FilePassword))
