@@ -23,6 +23,8 @@ type jqAnalysis struct {
 	fields *fields
 	// whole: the input as a whole is looked at.
 	whole bool
+	// used are the paths that are looked at, in the order in which they were found.
+	used [][]string
 }
 
 // origin of a value: the body at a path; or something made of values that have been used, or of none.
@@ -48,7 +50,27 @@ func (a *jqAnalysis) use(o origin) {
 		a.whole = true
 	default:
 		a.fields.add(o.path, true)
+		a.used = append(a.used, o.path)
 	}
+}
+
+// pipe a value into a query. One that the query does not look at is used all the same if it comes from within a member, for finding it may fail:
+// .a.b of a text .a is an error.
+func (a *jqAnalysis) pipe(left origin, right *gojq.Query) origin {
+	before := len(a.used)
+	out := a.query(right, left)
+	if !left.ofBody || len(left.path) < 2 || out.within(left.path) {
+		return out
+	}
+	if !slices.ContainsFunc(a.used[before:], func(path []string) bool { return origin{true, path}.within(left.path) }) {
+		a.use(left)
+	}
+	return out
+}
+
+// within tells whether a value is that at a path, or in it.
+func (o origin) within(path []string) bool {
+	return o.ofBody && len(o.path) >= len(path) && slices.Equal(o.path[:len(path)], path)
 }
 
 // useAll of several queries with the same input.
@@ -79,7 +101,7 @@ func (a *jqAnalysis) query(q *gojq.Query, in origin) origin {
 			a.useAll(in, q.Left)
 			return a.query(q.Right, in)
 		}
-		return a.query(q.Right, a.query(q.Left, in))
+		return a.pipe(a.query(q.Left, in), q.Right)
 	case gojq.OpComma, gojq.OpAlt, gojq.OpAdd, gojq.OpSub, gojq.OpMul, gojq.OpDiv, gojq.OpMod, gojq.OpEq, gojq.OpNe, gojq.OpGt, gojq.OpLt, gojq.OpGe, gojq.OpLe,
 		gojq.OpAnd, gojq.OpOr:
 		a.useAll(in, q.Left, q.Right)

@@ -92,6 +92,11 @@ func TestJQOfAPartIsJQOfTheWhole(t *testing.T) {
 	if partly < 500 {
 		t.Errorf("only %d programs were given a part", partly)
 	}
+	for _, text := range []string{".c, (.a.b | empty)", ".c, (.a.b | 1)", ".c, (.a.b.c | $message.id)", "[.c, (.a.b | first(empty))]", ".c, (.a.b | select(null))"} {
+		for _, body := range []string{`{"a": "text"}`, `{"a": {"b": 1}}`, `{"a": null}`, `{"a": [1]}`, `{"a": {"b": {"c": 2}}}`} {
+			agreeJQ(t, text, []byte(body))
+		}
+	}
 	for _, text := range []string{reshape, pick} {
 		if !agreeJQ(t, text, []byte(record)) {
 			t.Error("is given the whole:", text)
@@ -104,7 +109,8 @@ func TestJQFields(t *testing.T) {
 		".a": "a!", ".a.b, .a.c": "a(b! c!)", "{a, b: .b.c}": "a! b(c!)", ".a | {b, c: .d.e}": "a(b! d(e!))", ".a[] | .b": "a!", ".a | map(.b)": "a!", "[.a[].b]": "a!",
 		"select(.t == 1) | {x: .a}": "t! a!", "first(.a, .b)": "a! b!", ".a as $x | {$x, y: .b}": "a! b!", ".a as {b: $x} | $x": "", ".": "", "keys": "", ".a |= 1": "",
 		"{a: .a, b: length}": "", "if .a then .b end": "", "if .a then .b else .c end": "a! b! c!", "def f: .a; f": "", ".a[.b]": "a! b!", "\"\\(.a) \\(.b.c)\"": "a! b(c!)",
-		".[\"a\"].b": "a(b!)", ".a[\"b\"][\"c\"]": "a(b(c!))", ".[\"a\" + \"b\"]": "", ".[\"a\":]": "", ".\"a b\".c": "a b(c!)", "$message.id": "", "{\"a b\", \"c\\(.d)\": .e}": "a b! d! e!", "try .a catch .b": "", ".a // .b": "a! b!",
+		".[\"a\"].b": "a(b!)", ".a[\"b\"][\"c\"]": "a(b(c!))", ".[\"a\" + \"b\"]": "", ".[\"a\":]": "", ".\"a b\".c": "a b(c!)", "$message.id": "", "{\"a b\", \"c\\(.d)\": .e}": "a b! d! e!", "try .a catch .b": "", ".a // .b": "a! b!", ".c, (.a.b | empty)": "c! a(b!)",
+		".c, (.a.b | 1)": "c! a(b!)", ".c, (.a.b | {d: .d.e})": "c! a(b(d(e!)))", ".c, (.a.b | select(1))": "c! a(b!)",
 	} {
 		tr, err := CompileTransform(text)
 		if err != nil {

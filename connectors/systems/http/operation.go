@@ -214,7 +214,7 @@ func (o *operation) deliver(ctx context.Context, d *sdk.Delivery) error {
 	if err != nil {
 		return o.unbuilt(err)
 	}
-	response, err := transport.RoundTrip(request)
+	response, err := roundTrip(transport, request)
 	if failed := body.failure(); failed != nil {
 		if err == nil {
 			_ = response.Body.Close()

@@ -203,7 +203,7 @@ func (s *service) send(ctx context.Context, transport *http.Transport, request *
 	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	}))
-	response, err := transport.RoundTrip(request)
+	response, err := roundTrip(transport, request)
 	if err == nil {
 		return response, nil
 	}
