@@ -95,6 +95,8 @@ type Source struct {
 	PartitionKey string `json:"partitionKey,omitempty"`
 	// Schema that every body must follow; nil for none.
 	Schema *Schema `json:"schema,omitempty"`
+	// History: messages carry where they have been (HeaderHistory).
+	History bool `json:"history,omitempty"`
 	// Suspended: stop reading; a listener answers 503.
 	Suspended bool `json:"suspended,omitempty"`
 	// DeduplicationWindow of the stream.

@@ -36,6 +36,8 @@ type envelope struct {
 	prefix   string
 	// tracer is nil where nothing is traced.
 	tracer *telemetry.Tracer
+	// history: messages carry where they have been.
+	history bool
 	// key of a message, where it is not what the system says; keyless is told of a message that has none.
 	key     *steps.Key
 	keyless func()
@@ -43,7 +45,7 @@ type envelope struct {
 
 func newEnvelope(c *contract.Config) *envelope {
 	e := &envelope{
-		who: c.Connector, uid: c.Connector.UID, source: contract.SourceURI(c.Connector.Namespace, c.Connector.Name), eventType: c.Source.EventType,
+		who: c.Connector, history: c.Source.History, uid: c.Connector.UID, source: contract.SourceURI(c.Connector.Namespace, c.Connector.Name), eventType: c.Source.EventType,
 		format: c.Source.Format, marking: escapeHeader(c.Connector.Marking),
 	}
 	if e.format == "" {
@@ -140,6 +142,9 @@ func (e *envelope) encode(o *encoded, m *sdk.Message, now time.Time) error {
 	}
 	if e.marking != "" {
 		o.set(contract.HeaderMarking, e.marking)
+	}
+	if e.history {
+		o.set(contract.HeaderHistory, contract.AppendHistory("", e.who.Name, now))
 	}
 	e.extensions(o, m)
 	if o.size > maxAttributes {
@@ -390,6 +395,7 @@ func decode(in *nats.Msg, m *sdk.Message) error {
 	m.PartitionKey = unescapeHeader(first(h, contract.HeaderPartitionKey))
 	m.Format = first(h, contract.HeaderFormat)
 	m.Accepted = first(h, contract.HeaderAccepted)
+	m.History = first(h, contract.HeaderHistory)
 	if hops := first(h, contract.HeaderHops); hops != "" {
 		n, err := strconv.Atoi(hops)
 		if err != nil || n < 0 {

@@ -196,6 +196,7 @@ func (o *relayOperation) encode(out *encoded, m *sdk.Delivery, now time.Time) er
 		{contract.HeaderSubject, escapeHeader(m.Subject)},
 		{contract.HeaderContentType, m.ContentType},
 		{contract.HeaderPartitionKey, escapeHeader(m.PartitionKey)},
+		{contract.HeaderHistory, m.History},
 	} {
 		if h.value != "" {
 			out.set(h.name, h.value)

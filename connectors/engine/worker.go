@@ -197,6 +197,9 @@ func (d *destination) prepare(h *held) bool {
 		return false
 	}
 	h.message.Stored = time.Unix(0, h.at)
+	if h.message.History != "" {
+		h.message.History = contract.AppendHistory(h.message.History, d.route.Name+"/"+d.route.Destination, time.Now())
+	}
 	if h.permit != nil {
 		h.message.BeforeBody(h.permit.begin)
 		h.message.AfterBody(h.permit.know)

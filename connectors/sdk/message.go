@@ -30,6 +30,9 @@ type Message struct {
 	// engine sets both.
 	Accepted string
 	Hops     int
+	// History is where the message has been (contract.AppendHistory), this destination included; empty where nobody asked for it. The engine
+	// sets it.
+	History string
 	// Stored is when the bus stored the message; the engine sets it.
 	Stored time.Time
 	// Data is the body, byte for byte. Use SetData once Body has been called.

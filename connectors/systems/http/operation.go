@@ -338,6 +338,9 @@ func setEventHeaders(header http.Header, values *singleValues, m *sdk.Message) {
 	if m.Subject != "" {
 		header["Ce-Subject"] = values.of(encodeAttribute(m.Subject))
 	}
+	if m.History != "" {
+		header["Metip-History"] = values.of(m.History)
+	}
 	for name, value := range m.Headers {
 		switch {
 		case name == contract.HeaderTraceParent:

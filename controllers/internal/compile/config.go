@@ -45,6 +45,7 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 		out.Source = &contract.Source{
 			System: system, EventType: c.Spec.Source.EventType, Format: string(c.Spec.Source.Format),
 			PartitionKey:        string(c.Spec.Source.PartitionKey),
+			History:             c.Spec.Source.History,
 			Suspended:           Suspended(c.Spec.Suspend, i.Spec.Suspend),
 			DeduplicationWindow: contract.Duration(DeduplicationWindow(i)),
 			Calls:               calls,
