@@ -99,7 +99,7 @@ func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		}
 	}
 	if o.Metrics != nil {
-		c := &metrics.Collector{Reader: mgr.GetCache(), Backlog: backlog}
+		c := &metrics.Collector{Reader: mgr.GetCache(), Backlog: backlog, Claims: registry.ClaimCounts}
 		if o.Certificate != nil {
 			c.Certificate = o.Certificate.Expires
 		}

@@ -74,6 +74,8 @@ const (
 	ReasonBrokerNotFound = "BrokerNotFound"
 	// ReasonNotAllowed (ResolvedRefs, False): the Broker's allowedNamespaces does not let this namespace in.
 	ReasonNotAllowed = "NotAllowed"
+	// ReasonTableNotFound (ResolvedRefs, False): a Route names a lookup table that its Integration does not have.
+	ReasonTableNotFound = "TableNotFound"
 	// ReasonIntegrationNotFound (ResolvedRefs, False): there is no such Integration in this namespace.
 	ReasonIntegrationNotFound = "IntegrationNotFound"
 	// ReasonRouteNotFound (ResolvedRefs, False): a Replay names a Route that does not exist.
@@ -89,7 +91,8 @@ const (
 	// ReasonExchangeMismatch (ResolvedRefs, False): a Route with `to` reads a source whose requests are answered, or one with `call` a source
 	// that takes messages one way. The message says what to change.
 	ReasonExchangeMismatch = "ExchangeMismatch"
-	// ReasonOperationMismatch (ResolvedRefs, False): a destination's operation is of another system than its Connector.
+	// ReasonOperationMismatch (ResolvedRefs, False): a destination's operation is of another system than its Connector, or does not go with how that is set. The
+	// message says what to change.
 	ReasonOperationMismatch = "OperationMismatch"
 	// ReasonSchemaNotFound (ResolvedRefs, False): there is no such ConfigMap with a schema, or it lacks the key. What ran before goes on running.
 	ReasonSchemaNotFound = "SchemaNotFound"
@@ -130,6 +133,8 @@ const (
 	ReasonStreamFull = "StreamFull"
 	// ReasonDeadLetterFull (Connected, False): the dead letters are full, so that a Route waits.
 	ReasonDeadLetterFull = "DeadLetterFull"
+	// ReasonTableFull (Connected, False): a lookup table is full, so that the Route that fills it waits.
+	ReasonTableFull = "TableFull"
 
 	// ReasonCounting (Complete, False): a Replay counts the messages that it is about.
 	ReasonCounting = "Counting"

@@ -6,7 +6,7 @@ import (
 
 // Service is a function that a system offers, called over the bus by request and reply: exactly one system, and how it is called. Its pods
 // share the calls. Routes call it (`call: {connector: ...}`), and so may every program with a broker user that is allowed to.
-// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.nats),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.nats),has(self.rabbitmq),has(self.soap),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
 type Service struct {
 	// timeout of a call whose caller sets none, and the longest that any call may take, from 100ms to 5m, by default 10s. A call that is
 	// not answered by then is answered 504, and the request to the system is broken off.
@@ -34,6 +34,12 @@ type Service struct {
 	// nats asks a subject of a NATS server of somebody else's.
 	// +optional
 	NATS *NATSService `json:"nats,omitempty"`
+	// rabbitmq asks over an exchange of a RabbitMQ server (AMQP 0.9.1), and waits for the reply.
+	// +optional
+	RabbitMQ *RabbitMQService `json:"rabbitmq,omitempty"`
+	// soap calls a SOAP system: JSON or XML goes into the envelope, and comes back out of it.
+	// +optional
+	SOAP *SOAPService `json:"soap,omitempty"`
 	// stub answers from declared examples, for a flow that is tested before its back end exists or while it is being moved.
 	// +optional
 	Stub *StubService `json:"stub,omitempty"`
@@ -106,26 +112,12 @@ type HeaderValue string
 // Method, path and query are its headers Metip-Method, Metip-Path and Metip-Query. An answer with Nats-Service-Error-Code has that status, every
 // other 200.
 type NATSService struct {
-	// servers of one cluster, nats://host:port or, with spec.tls.ca or the public authorities, tls://host:port.
-	// +required
-	// +listType=set
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:items:MaxLength=300
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^(nats|tls)://[A-Za-z0-9.:_-]+$|^(nats|tls)://[[][A-Fa-f0-9:]+[]](:[0-9]+)?$')",message="a server is nats://host:port or tls://host:port, without user and password, for example nats://nats.court.example:4222"
-	// +kubebuilder:validation:XValidation:rule="self.all(s, s.startsWith('tls://')) || self.all(s, s.startsWith('nats://'))",message="the servers are all nats:// or all tls://"
-	Servers []string `json:"servers"`
+	NATSConnection `json:",inline"`
 	// subject that is asked, with `{expression}` over the request, for example `persons.{headers["query-id"]}`. A value that is inserted is
 	// one token: one with a dot, a space, * or > is answered 400.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	Subject Template `json:"subject"`
-	// inboxPrefix of the replies, where the server's user may not subscribe to _INBOX.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$')",message="inboxPrefix is tokens with dots between them, for example _INBOX.metip"
-	InboxPrefix string `json:"inboxPrefix,omitempty"`
 	// contentType of answers that do not say theirs (the header Content-Type), by default application/json.
 	// +optional
 	// +default="application/json"

@@ -46,14 +46,34 @@ type ConnectorList struct {
 // ConnectorSpec is what is wanted of a Connector: exactly one of source, sink and service.
 // +kubebuilder:validation:XValidation:rule="[has(self.source),has(self.sink),has(self.service)].filter(x, x).size() == 1",message="set exactly one of source, sink and service, for example `source: {http: {}}`"
 // +kubebuilder:validation:XValidation:rule="has(self.source) == has(oldSelf.source) && has(self.sink) == has(oldSelf.sink)",message="a Connector cannot change between source, sink and service: make another one"
-// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http)) || has(self.auth)",message="a Connector that listens needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` to let everybody in"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && (has(self.source.http) || has(self.source.soap))) || has(self.auth)",message="a Connector that listens needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` to let everybody in"
 // +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.http)) || has(self.auth)",message="an HTTP sink needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.httpPoll)) || (has(self.auth) && !has(self.auth.hmac) && (!has(self.replicas) || self.replicas <= 1))",message="httpPoll needs auth, basic or bearer, or `auth: {anonymous: {}}` for a system that asks for none; and one pod asks: leave replicas out, or set 0 or 1"
+// +kubebuilder:validation:XValidation:rule="!((has(self.sink) && has(self.sink.soap)) || (has(self.service) && has(self.service.soap))) || has(self.auth)",message="a SOAP system needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.soap) && has(self.source.soap.security) && self.source.soap.security != 'None') || (has(self.sink) && has(self.sink.soap) && has(self.sink.soap.security) && self.sink.soap.security != 'None') || (has(self.service) && has(self.service.soap) && has(self.service.soap.security) && self.service.soap.security != 'None')) || (has(self.auth) && has(self.auth.basic))",message="a UsernameToken holds a user name and a password: set `auth: {basic: {secret: {name: ...}}}`, or leave security out"
 // +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.postgres)) || (has(self.auth) && has(self.auth.basic))",message="PostgreSQL needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.postgres)) || (has(self.auth) && has(self.auth.basic))",message="PostgreSQL needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.postgres) && has(self.source.postgres.capture)) || !has(self.replicas) || self.replicas <= 1",message="a replication slot has one reader: leave replicas out or set it to 1; a pod that dies is replaced, and goes on where it stopped"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.postgres) && (has(self.source.postgres.table) || has(self.source.postgres.notify))) || !has(self.replicas) || self.replicas <= 1",message="one pod asks a table, or listens to a channel: leave replicas out, or set 0 or 1; a pod that dies is replaced"
 // +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.http)) || has(self.auth)",message="an HTTP service needs auth: set basic, bearer or hmac, or say `auth: {anonymous: {}}` for a system that asks for none"
-// +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.nats)) || (has(self.auth) && !has(self.auth.hmac))",message="a NATS service needs auth: set basic or bearer, or say `auth: {anonymous: {}}` for servers that ask for none"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.nats)) || (has(self.sink) && has(self.sink.nats)) || (has(self.service) && has(self.service.nats))) || (has(self.auth) && !has(self.auth.hmac))",message="NATS needs auth: set basic or bearer, or say `auth: {anonymous: {}}` for servers that ask for none"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.rabbitmq)) || (has(self.sink) && has(self.sink.rabbitmq)) || (has(self.service) && has(self.service.rabbitmq))) || (has(self.auth) && has(self.auth.basic))",message="RabbitMQ needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.sftp)) || (has(self.sink) && has(self.sink.sftp))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.ssh)) && !has(self.tls))",message="SFTP needs `auth: {ssh: {user: ..., secret: {name: ...}}}` with a private key or `auth: {basic: {secret: {name: ...}}}` with a password, and has no tls: the server is known by connection.hostKeys"
+// +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.auth.ssh) || (has(self.source) && has(self.source.sftp)) || (has(self.sink) && has(self.sink.sftp))",message="auth.ssh goes with sftp only"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.sftp)) || !has(self.replicas) || self.replicas <= 1",message="one pod takes in the files of a folder at a time: leave replicas out, or set 0 or 1"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.amqp10)) || (has(self.sink) && has(self.sink.amqp10))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="an AMQP 1.0 broker needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for one that asks for no password, or knows the client by tls.certificate"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.kafka)) || (has(self.sink) && has(self.sink.kafka))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="Kafka needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for a cluster that asks for no password"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.stomp)) || (has(self.sink) && has(self.sink.stomp))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="a STOMP broker needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for one that asks for no password"
+// +kubebuilder:validation:XValidation:rule="!(has(self.sink) && has(self.sink.mail)) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="a mail server needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for one that asks for no password"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.mqtt)) || (has(self.sink) && has(self.sink.mqtt))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="an MQTT broker needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for one that asks for no password"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.mqtt)) || !has(self.replicas) || self.replicas <= 1",message="one pod has a session of MQTT: leave replicas out, or set 0 or 1; to share the work make several Connectors with the same mqtt.share"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.files)) || (has(self.sink) && has(self.sink.files))) || (!has(self.auth) && !has(self.tls))",message="files are on a volume, which asks for no credentials: leave out auth and tls"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.files)) || (has(self.sink) && has(self.sink.files))) || !has(self.replicas) || self.replicas <= 1",message="one pod works on a volume at a time: leave replicas out, or set 0 or 1"
 // +kubebuilder:validation:XValidation:rule="!(has(self.service) && has(self.service.stub)) || (!has(self.auth) && !has(self.tls))",message="a stub talks to no system: leave out auth and tls"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.schedule)) || (!has(self.auth) && !has(self.tls))",message="a schedule talks to no system: leave out auth and tls"
-// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.http) && has(self.tls)) || (has(self.tls.certificate) && !has(self.tls.serverName))",message="a listener with tls needs tls.certificate, and has no use for tls.serverName"
+// +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.generator)) || (has(self.sink) && has(self.sink.log))) || (!has(self.auth) && !has(self.tls))",message="a generator and a log talk to no system: leave out auth and tls"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.generator)) || !has(self.replicas) || self.replicas <= 1",message="one pod counts: leave replicas out, or set 0 or 1; another generator makes more"
+// +kubebuilder:validation:XValidation:rule="!(has(self.source) && (has(self.source.http) || has(self.source.soap)) && has(self.tls)) || (has(self.tls.certificate) && !has(self.tls.serverName))",message="a listener with tls needs tls.certificate, and has no use for tls.serverName"
 // +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.auth.hmac) || !has(self.source) || !has(self.source.http) || !has(self.source.http.maxBodySize) || quantity(string(self.source.http.maxBodySize)).compareTo(quantity('8Mi')) <= 0",message="a signature is known only when all of a body is stored: with a maxBodySize over 8Mi let callers log in with basic or bearer"
 type ConnectorSpec struct {
 	// integrationRef names the Integration of this namespace that the Connector belongs to; left out, it is the one called `default`.
@@ -94,9 +114,21 @@ type ConnectorSpec struct {
 }
 
 // Source is where messages come from: what they are called and look like, and exactly one system.
-// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.schedule)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.generator),has(self.http),has(self.httpPoll),has(self.kafka),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.schedule),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+// +kubebuilder:validation:XValidation:rule="!has(self.postgres) || !has(self.format) || self.format == 'JSON' || (has(self.postgres.notify) && self.format == 'Text')",message="rows and changes of a database are JSON, and notifications JSON or Text: leave format out, and convert in the Route with `steps: [{convert: ...}]`"
+// +kubebuilder:validation:XValidation:rule="!has(self.generator) || ((!has(self.format) || self.format == 'JSON') && !(has(self.schema) && has(self.generator.size)))",message="what a generator makes is JSON, and as large as its schema makes it: leave format out, and set one of schema and generator.size"
+// +kubebuilder:validation:XValidation:rule="!has(self.httpPoll) || !has(self.httpPoll.items) || !has(self.format) || self.format == 'JSON'",message="items of a list are JSON: leave format out"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.format) || self.format == 'JSON'",message="a schema needs format JSON: XML is checked to be well-formed, and Text and Binary have no schema"
+// +kubebuilder:validation:XValidation:rule="!has(self.files) || !(has(self.files.records.csv) || has(self.files.records.fixedWidth)) || !has(self.format) || self.format == 'JSON'",message="rows become JSON objects: leave format out, or take in lines"
+// +kubebuilder:validation:XValidation:rule="!has(self.sftp) || !(has(self.sftp.records.csv) || has(self.sftp.records.fixedWidth)) || !has(self.format) || self.format == 'JSON'",message="rows become JSON objects: leave format out, or take in lines"
+// +kubebuilder:validation:XValidation:rule="!has(self.files) || !has(self.files.records.xml) || ((!has(self.format) || self.format in ['JSON', 'XML']) && !has(self.files.charset))",message="elements become JSON or XML, and a document says its character set itself: leave charset out, and write format JSON or XML"
+// +kubebuilder:validation:XValidation:rule="!has(self.sftp) || !has(self.sftp.records.xml) || ((!has(self.format) || self.format in ['JSON', 'XML']) && !has(self.sftp.charset))",message="elements become JSON or XML, and a document says its character set itself: leave charset out, and write format JSON or XML"
+// +kubebuilder:validation:XValidation:rule="!has(self.files) || !has(self.files.charset) || !has(self.format) || self.format in ['JSON', 'Text']",message="charset goes with formats JSON and Text: XML says its own, and Binary has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.sftp) || !has(self.sftp.charset) || !has(self.format) || self.format in ['JSON', 'Text']",message="charset goes with formats JSON and Text: XML says its own, and Binary has none"
+// +kubebuilder:validation:XValidation:rule="!has(self.files) || !has(self.files.records.whole) || !has(self.files.records.whole.maxSize) || quantity(string(self.files.records.whole.maxSize)).compareTo(quantity('8Mi')) <= 0 || (has(self.format) && self.format == 'Binary' && !has(self.schema) && !has(self.partitionKey))",message="files over 8Mi are not looked into: with such a maxSize write `format: Binary` and leave out schema and partitionKey"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered are checked in the Route: leave schema out, and write `steps: [{validate: {jsonSchema: ...}}]` there"
+// +kubebuilder:validation:XValidation:rule="!has(self.soap) || !has(self.soap.exchange) || self.soap.exchange != 'RequestReply' || (!has(self.schema) && !has(self.partitionKey) && (!has(self.history) || !self.history))",message="requests that are answered have no schema, partition key and history: leave those out, or set `soap: {exchange: OneWay}`"
+// +kubebuilder:validation:XValidation:rule="!has(self.soap) || !has(self.format) || self.format in ['JSON', 'XML']",message="what is in an envelope is JSON (the default) or XML"
 // +kubebuilder:validation:XValidation:rule="!has(self.partitionKey) || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered have no partition key: leave partitionKey out, or set `http: {exchange: OneWay}`"
 // +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.http.maxBodySize) || quantity(string(self.http.maxBodySize)).compareTo(quantity('8Mi')) <= 0 || (has(self.format) && self.format == 'Binary' && !has(self.schema) && !has(self.partitionKey) && (!has(self.http.exchange) || self.http.exchange == 'OneWay'))",message="bodies over 8Mi are not looked into: with such a maxBodySize write `format: Binary` and leave out schema, partitionKey and exchange RequestReply"
 // +kubebuilder:validation:XValidation:rule="!has(self.history) || !self.history || !has(self.http) || !has(self.http.exchange) || self.http.exchange != 'RequestReply'",message="requests that are answered carry no history: leave history out, or set `http: {exchange: OneWay}`"
@@ -127,12 +159,48 @@ type Source struct {
 	// letters keep. It costs about 60 bytes for each place. Left out, messages carry none; requests that are answered never do.
 	// +optional
 	History bool `json:"history,omitempty"`
+	// files takes in the files of a folder of a volume.
+	// +optional
+	Files *FilesSource `json:"files,omitempty"`
+	// generator makes messages by itself, at a rate.
+	// +optional
+	Generator *GeneratorSource `json:"generator,omitempty"`
 	// http listens for HTTP requests.
 	// +optional
 	HTTP *HTTPSource `json:"http,omitempty"`
+	// httpPoll asks an HTTP system again and again for what is new.
+	// +optional
+	HTTPPoll *HTTPPollSource `json:"httpPoll,omitempty"`
+	// kafka reads topics of a cluster that speaks Kafka's protocol.
+	// +optional
+	Kafka *KafkaSource `json:"kafka,omitempty"`
+	// mqtt subscribes to topics of a broker that speaks MQTT 5 or 3.1.1, such as Mosquitto.
+	// +optional
+	MQTT *MQTTSource `json:"mqtt,omitempty"`
+	// nats reads a stream of a NATS server of somebody else's.
+	// +optional
+	NATS *NATSSource `json:"nats,omitempty"`
+	// rabbitmq reads a queue of a RabbitMQ server (AMQP 0.9.1).
+	// +optional
+	RabbitMQ *RabbitMQSource `json:"rabbitmq,omitempty"`
 	// schedule makes messages by the clock.
 	// +optional
 	Schedule *ScheduleSource `json:"schedule,omitempty"`
+	// sftp takes in the files of a folder of an SFTP server.
+	// +optional
+	SFTP *SFTPSource `json:"sftp,omitempty"`
+	// soap listens for SOAP 1.1 and 1.2.
+	// +optional
+	SOAP *SOAPSource `json:"soap,omitempty"`
+	// amqp10 reads a queue of a broker that speaks AMQP 1.0, such as Artemis or Azure Service Bus.
+	// +optional
+	AMQP10 *AMQP10Source `json:"amqp10,omitempty"`
+	// stomp reads a queue of a broker that speaks STOMP, such as ActiveMQ.
+	// +optional
+	STOMP *STOMPSource `json:"stomp,omitempty"`
+	// postgres makes messages of what happens in a PostgreSQL database.
+	// +optional
+	Postgres *PostgresSource `json:"postgres,omitempty"`
 }
 
 // Format of a message's body.
@@ -148,18 +216,51 @@ const (
 )
 
 // Sink is where messages go: exactly one system.
-// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.postgres)].filter(x, x).size() == 1",message="set exactly one system, for example `sink: {http: {url: https://api.example/cases}}`; kubectl explain connector.spec.sink lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.http),has(self.kafka),has(self.log),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `sink: {http: {url: https://api.example/cases}}`; kubectl explain connector.spec.sink lists them"
 type Sink struct {
+	// files writes messages to files on a volume.
+	// +optional
+	Files *FilesSink `json:"files,omitempty"`
 	// http makes an HTTP request of each message.
 	// +optional
 	HTTP *HTTPSink `json:"http,omitempty"`
+	// kafka produces each message to a topic of a cluster that speaks Kafka's protocol.
+	// +optional
+	Kafka *KafkaSink `json:"kafka,omitempty"`
+	// log writes a line for each message to the pod's log, and lets go of it.
+	// +optional
+	Log *LogSink `json:"log,omitempty"`
+	// mail submits each message to a mail server, by SMTP.
+	// +optional
+	Mail *MailSink `json:"mail,omitempty"`
+	// mqtt publishes each message to a topic of a broker that speaks MQTT 5 or 3.1.1.
+	// +optional
+	MQTT *MQTTSink `json:"mqtt,omitempty"`
+	// nats publishes each message on a NATS server of somebody else's.
+	// +optional
+	NATS *NATSSink `json:"nats,omitempty"`
 	// postgres writes each message to a table of a PostgreSQL database.
 	// +optional
 	Postgres *PostgresSink `json:"postgres,omitempty"`
+	// rabbitmq publishes each message to an exchange of a RabbitMQ server (AMQP 0.9.1).
+	// +optional
+	RabbitMQ *RabbitMQSink `json:"rabbitmq,omitempty"`
+	// sftp writes messages to files of an SFTP server.
+	// +optional
+	SFTP *SFTPSink `json:"sftp,omitempty"`
+	// soap calls a SOAP system with each message.
+	// +optional
+	SOAP *SOAPSink `json:"soap,omitempty"`
+	// amqp10 sends each message to a broker that speaks AMQP 1.0, such as Artemis or Azure Service Bus.
+	// +optional
+	AMQP10 *AMQP10Sink `json:"amqp10,omitempty"`
+	// stomp sends each message to a broker that speaks STOMP, such as ActiveMQ.
+	// +optional
+	STOMP *STOMPSink `json:"stomp,omitempty"`
 }
 
 // Auth is exactly one way to authenticate.
-// +kubebuilder:validation:XValidation:rule="[has(self.anonymous),has(self.basic),has(self.bearer),has(self.hmac)].filter(x, x).size() == 1",message="set exactly one of anonymous, basic, bearer and hmac, for example `auth: {bearer: {token: {name: my-secret, key: token}}}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.anonymous),has(self.basic),has(self.bearer),has(self.hmac),has(self.ssh)].filter(x, x).size() == 1",message="set exactly one of anonymous, basic, bearer, hmac and ssh, for example `auth: {bearer: {token: {name: my-secret, key: token}}}`"
 type Auth struct {
 	// anonymous means that nobody proves anything: open access to a listener, no credentials towards a system.
 	// +optional
@@ -173,6 +274,9 @@ type Auth struct {
 	// hmac is a signature over the body, as webhooks of many products carry it.
 	// +optional
 	HMAC *HMACAuth `json:"hmac,omitempty"`
+	// ssh is a user name and a private key, towards an SFTP server.
+	// +optional
+	SSH *SSHAuth `json:"ssh,omitempty"`
 }
 
 // AnonymousAuth has no fields.
@@ -205,6 +309,19 @@ type HMACAuth struct {
 	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
 	Header string `json:"header,omitempty"`
+}
+
+// SSHAuth is a user name and a private key.
+type SSHAuth struct {
+	// user that logs in.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[^[:cntrl:]]+$`
+	User string `json:"user"`
+	// secret of type kubernetes.io/ssh-auth, with the key ssh-privatekey: a private key without passphrase.
+	// +required
+	Secret SecretName `json:"secret"`
 }
 
 // ConnectorStatus is what was found.

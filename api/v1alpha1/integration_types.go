@@ -72,6 +72,13 @@ type IntegrationSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!has(self.order)",message="order is a Route's or a destination's, for it cannot change while they live: write `delivery: {order: PerKey}` there"
 	Delivery *Delivery `json:"delivery,omitempty"`
+	// tables of keys and values in which Routes look things up, and which Routes fill. A table that is taken off this list is deleted with its
+	// entries as soon as no Route names it any more.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=12
+	Tables []Table `json:"tables,omitempty"`
 	// suspend stops every source of this Integration (listeners answer 503) and pauses every Route; messages wait.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"`
@@ -110,8 +117,8 @@ type Retention struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="deadLettersSize must be at least 8Mi, for example 1Gi"
 	DeadLettersSize *resource.Quantity `json:"deadLettersSize,omitempty"`
-	// stateSize of what steps remember (deduplicate, aggregate, resequence), at which the Routes that have them wait. It is taken from
-	// the first such Route on. At least 8Mi; left out, it is 256Mi.
+	// stateSize of what steps remember (deduplicate, aggregate, resequence), and of the positions of sources whose systems do not remember what was taken
+	// in (`postgres: {table}`), at which such Routes and sources wait. It is taken from the first of them on. At least 8Mi; left out, it is 256Mi.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('8Mi')) >= 0",message="stateSize must be at least 8Mi, for example 1Gi"
 	StateSize *resource.Quantity `json:"stateSize,omitempty"`
@@ -145,7 +152,7 @@ type IntegrationStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Broker string `json:"broker,omitempty"`
-	// relay of the Integration: the pod that does what must be done once for all destinations, as making events. It is there only while a
+	// relay of the Integration: the pod that does what must be done once for all destinations, as making events and writing tables. It is there only while a
 	// Route needs it.
 	// +optional
 	Relay *RelayStatus `json:"relay,omitempty"`

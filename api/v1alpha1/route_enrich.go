@@ -2,11 +2,14 @@ package v1alpha1
 
 // Enrich adds to each message what is known elsewhere. The body is a JSON object, and gets one more member. While what is asked does not
 // answer, the message waits; it is asked again for each attempt that begins anew, so that asking must change nothing.
-// +kubebuilder:validation:XValidation:rule="has(self.call)",message="say who is asked, for example `enrich: {call: {connector: person-lookup, path: '/persons/{data.personId}'}, into: person}`"
+// +kubebuilder:validation:XValidation:rule="has(self.call) != has(self.table)",message="say who is asked, a service or a table, for example `enrich: {call: {connector: person-lookup, path: '/persons/{data.personId}'}, into: person}` or `enrich: {table: {name: wards, key: data.ward}, into: ward}`"
 type Enrich struct {
 	// call asks a service Connector of this namespace, which the Route's pods may then call, and no other.
 	// +optional
 	Call *EnrichCall `json:"call,omitempty"`
+	// table of the Integration in which an entry is looked up. What was written a moment ago may not be there yet.
+	// +optional
+	Table *EnrichTable `json:"table,omitempty"`
 	// into names the member of the body that the answer becomes, with dots between the names of nested objects, for example `person` or
 	// `detainee.record`. Objects on the way that are missing are made; a member that is there is replaced.
 	// +required
@@ -14,16 +17,16 @@ type Enrich struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_-]*([.][A-Za-z_][A-Za-z0-9_-]*){0,7}$')",message="into is at most 8 names of letters, digits, - and _ with dots between them, for example detainee.record"
 	Into string `json:"into"`
-	// default is a CEL expression whose value takes the answer's place where the service answers 404 or 410, for example `null` or
+	// default is a CEL expression whose value takes the answer's place where the service answers 404 or 410, or the table has no entry, for example `null` or
 	// `{"risk": "unknown"}`. Left out, such a message goes to the dead letters.
 	// +optional
 	Default Expression `json:"default,omitempty"`
-	// timeout for each call, from 100ms to 30s, by default 3s. The service's own timeout may be shorter.
+	// timeout for each call or lookup, from 100ms to 30s, by default 3s. The service's own timeout may be shorter.
 	// +optional
 	// +default="3s"
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('30s')",message="timeout must be between 100ms and 30s, for example 3s"
 	Timeout Duration `json:"timeout,omitempty"`
-	// cache keeps answers in each pod; left out, every message is asked for.
+	// cache keeps answers and entries in each pod; left out, every message is asked for.
 	// +optional
 	Cache *EnrichCache `json:"cache,omitempty"`
 }
@@ -68,7 +71,7 @@ const (
 	EnrichMethodPost EnrichMethod = "POST"
 )
 
-// EnrichCache of answers of 2xx, by the whole request. The one that was not asked for longest goes first.
+// EnrichCache of answers of 2xx, by the whole request, or of entries, by their key. The one that was not asked for longest goes first.
 type EnrichCache struct {
 	// ttl for which an answer is kept, from 1s to 24h, for example 5m.
 	// +required

@@ -175,8 +175,8 @@ type RouteEvents struct {
 }
 
 // Destination is a sink Connector, or the bus itself, and what this destination alone wants.
-// +kubebuilder:validation:XValidation:rule="has(self.connector) != has(self.event)",message="set exactly one of connector and event, for example `to: [{name: court, connector: court-db}]` or `to: [{name: public, event: {type: police.arrest.v1}}]`"
-// +kubebuilder:validation:XValidation:rule="!has(self.operation) || has(self.connector)",message="an operation belongs to a connector: an event has none"
+// +kubebuilder:validation:XValidation:rule="[has(self.connector),has(self.event),has(self.table)].filter(x, x).size() == 1",message="set exactly one of connector, event and table, for example `to: [{name: court, connector: court-db}]`, `to: [{name: public, event: {type: police.arrest.v1}}]` or `to: [{name: known, table: {name: wards, key: data.code}}]`"
+// +kubebuilder:validation:XValidation:rule="!has(self.operation) || has(self.connector)",message="an operation belongs to a connector: an event or a table has none"
 // +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.wireTap) && !has(s.recipientList) && !has(s.loadBalance))",message="wireTap, recipientList and loadBalance choose among the Route's destinations: they stand in spec.steps, not in the steps of one destination"
 type Destination struct {
 	// name of the destination within the Route. It names the durable consumer, so that the Connector can be exchanged without
@@ -190,6 +190,9 @@ type Destination struct {
 	// Integration read with `from: [{events: {types: [...]}}]`. It keeps its id, partition key, marking and trace.
 	// +optional
 	Event *EventDestination `json:"event,omitempty"`
+	// table of the Integration in which the message, as the steps left it, becomes the entry of its key.
+	// +optional
+	Table *TableDestination `json:"table,omitempty"`
 	// filter for this destination alone, on the message as the Route's steps left it.
 	// +optional
 	Filter Expression `json:"filter,omitempty"`
@@ -218,14 +221,44 @@ type EventDestination struct {
 }
 
 // Operation is exactly one, of the same system as the destination's Connector.
-// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.postgres)].filter(x, x).size() == 1",message="set exactly one system's operation, for example `operation: {http: {path: '/cases/{data.id}'}}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.http),has(self.kafka),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system's operation, for example `operation: {http: {path: '/cases/{data.id}'}}`"
 type Operation struct {
+	// files is how each message is written to a volume.
+	// +optional
+	Files *FilesWrite `json:"files,omitempty"`
 	// http is the request that is made of each message.
 	// +optional
 	HTTP *HTTPRequest `json:"http,omitempty"`
+	// kafka is how each message is produced.
+	// +optional
+	Kafka *KafkaProduce `json:"kafka,omitempty"`
+	// mail is the mail that is made of each message.
+	// +optional
+	Mail *MailSend `json:"mail,omitempty"`
+	// mqtt is how each message is published.
+	// +optional
+	MQTT *MQTTPublish `json:"mqtt,omitempty"`
+	// nats is how each message is published on a NATS server.
+	// +optional
+	NATS *NATSPublish `json:"nats,omitempty"`
 	// postgres is the table that each message is written to.
 	// +optional
 	Postgres *PostgresWrite `json:"postgres,omitempty"`
+	// rabbitmq is how each message is published.
+	// +optional
+	RabbitMQ *RabbitMQPublish `json:"rabbitmq,omitempty"`
+	// sftp is how each message is written to a server.
+	// +optional
+	SFTP *FilesFile `json:"sftp,omitempty"`
+	// soap is the call that is made of each message.
+	// +optional
+	SOAP *SOAPCall `json:"soap,omitempty"`
+	// amqp10 is how each message is sent.
+	// +optional
+	AMQP10 *AMQP10Send `json:"amqp10,omitempty"`
+	// stomp is how each message is sent.
+	// +optional
+	STOMP *STOMPSend `json:"stomp,omitempty"`
 }
 
 // RouteStatus is what was found.

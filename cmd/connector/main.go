@@ -24,7 +24,20 @@ func main() {
 	}
 }
 
+// describe the systems that a connector can join.
+func describe(arguments []string) error {
+	flags := flag.NewFlagSet("connector catalog", flag.ContinueOnError)
+	format := flags.String("o", "table", "table, or json: the options of each system as JSON Schema")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	return catalog.Describe(os.Stdout, *format)
+}
+
 func run() error {
+	if len(os.Args) > 1 && os.Args[1] == "catalog" {
+		return describe(os.Args[2:])
+	}
 	var (
 		config        = flag.String("config", contract.ConfigFile, "file of the configuration")
 		creds         = flag.String("creds", contract.BrokerCredsFile, "file of the broker's credentials")

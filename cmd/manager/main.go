@@ -94,6 +94,9 @@ func run(ctx context.Context, f flags) error {
 	if err := controllers.SetupAll(ctx, mgr, o); err != nil {
 		return err
 	}
+	if err := addMeter(mgr, f.operatorNamespace, crmetrics.Registry); err != nil {
+		return err
+	}
 	return mgr.Start(ctx)
 }
 

@@ -29,6 +29,9 @@ type caseSystem struct {
 	keys     map[string]bool
 	effects  map[int]int
 	server   *http.Server
+	headers  map[int]http.Header
+	// slow is held while requests are to wait.
+	slow sync.RWMutex
 }
 
 func (s *caseSystem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +39,8 @@ func (s *caseSystem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	s.slow.RLock()
+	defer s.slow.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, password, ok := r.BasicAuth(); !ok || password != s.password {
@@ -53,6 +58,7 @@ func (s *caseSystem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key := r.Header.Get("Idempotency-Key"); !s.keys[key] {
 		s.keys[key] = true
 		s.effects[record.ID]++
+		s.headers[record.ID] = r.Header
 	}
 	w.WriteHeader(http.StatusCreated)
 }
@@ -89,8 +95,8 @@ func newHTTP(t *testing.T) *SinkHarness {
 		t.Fatal(err)
 	}
 	s := &caseSystem{
-		address: "127.0.0.1:0", password: "first-password", keys: map[string]bool{}, effects: map[int]int{},
-		config: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+		address: "127.0.0.1:0", password: "first-password", keys: map[string]bool{}, effects: map[int]int{}, headers: map[int]http.Header{},
+		config: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert},
 	}
 	s.start(t)
 	t.Cleanup(func() { s.stop() })
@@ -100,12 +106,15 @@ func newHTTP(t *testing.T) *SinkHarness {
 			"url":     "https://" + s.address + "/api",
 			"request": map[string]any{"method": "PUT", "path": "/cases/{data.id}"},
 		}),
-		Config:           contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic}, TLS: &contract.TLS{CA: true, CAFrom: "secret court-ca key ca.crt"}},
-		Secrets:          map[string]string{"username": "bus", "password": "first-password", "ca.crt": ca.PEM},
+		Config:           contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic}, TLS: &contract.TLS{CA: true, Certificate: true, CAFrom: "secret court-ca key ca.crt"}},
+		Secrets:          merged(clientCertificate(t, ca), map[string]string{"username": "bus", "password": "first-password", "ca.crt": ca.PEM}),
+		WrongCertificate: clientCertificate(t, mustCA(t)),
 		WrongCredentials: map[string]string{"password": "wrong-password"},
 		WrongCA:          map[string]string{"ca.crt": mustCA(t).PEM},
 		Endpoint:         "https://" + s.address,
 		Good:             message,
+		Slow:             func(*testing.T) func() { s.slow.Lock(); return s.slow.Unlock },
+		Mapped:           s.mapped,
 		Poison: func(i int) *sdk.Delivery {
 			return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d}`, i))
 		},
@@ -126,6 +135,34 @@ func newHTTP(t *testing.T) *SinkHarness {
 			s.password = "second-password"
 			return map[string]string{"password": "second-password"}
 		},
+	}
+}
+
+// clientCertificate of an authority, as the mounted files.
+func clientCertificate(t *testing.T, ca *certs.Authority) map[string]string {
+	t.Helper()
+	cert, key, err := ca.Issue(time.Now().Add(time.Hour), "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{contract.FileTLSCert: cert, contract.FileTLSKey: key}
+}
+
+func (s *caseSystem) mapped(*testing.T) (*sdk.Delivery, func(t *testing.T)) {
+	d := message(1, 10)
+	d.Subject, d.Headers = "person/17", map[string]string{contract.HeaderTraceParent: traceParent, contract.HeaderTraceState: "a=b", "unit": "7"}
+	return d, func(t *testing.T) {
+		t.Helper()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for name, want := range map[string]string{
+			"Ce-Id": d.ID, "Ce-Source": d.Source, "Ce-Type": d.Type, "Ce-Subject": d.Subject, "Ce-Time": "2026-01-02T03:04:05Z", "Ce-Unit": "7",
+			"Traceparent": traceParent, "Tracestate": "a=b", "Content-Type": "application/json",
+		} {
+			if got := s.headers[1].Get(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
 	}
 }
 

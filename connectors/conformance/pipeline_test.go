@@ -216,6 +216,9 @@ func (f *flow) wantAll(t *testing.T) {
 				len(f.broker.Messages(contract.DeadStream(namespace, integration))), r)
 		}
 	}
+	if f.AtLeastOnce {
+		effects = f.Identities(t)
+	}
 	for i, n := range effects {
 		if n != 1 {
 			t.Errorf("message %d had its effect %d times", i, n)
@@ -231,7 +234,7 @@ func flows(t *testing.T, run func(t *testing.T, h *SinkHarness)) {
 	for _, system := range []struct {
 		name string
 		make func(*testing.T) *SinkHarness
-	}{{"http", newHTTP}, {"postgres", newPostgres}} {
+	}{{"http", newHTTP}, {"postgres", newPostgres}, {"rabbitmq", newRabbitSink}} {
 		t.Run(system.name, func(t *testing.T) { run(t, system.make(t)) })
 	}
 }

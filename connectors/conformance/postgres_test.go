@@ -8,8 +8,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/metip/metip/connectors/conformance/certs"
 	"github.com/metip/metip/connectors/conformance/fakes"
+	"github.com/metip/metip/connectors/conformance/kafkatest"
 	"github.com/metip/metip/connectors/conformance/postgrestest"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
@@ -19,7 +22,9 @@ import (
 var database *postgrestest.Server
 
 func TestMain(m *testing.M) {
+	Main()
 	enginetest.Main()
+	kafkatest.Main()
 	var err error
 	if database, err = postgrestest.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -27,6 +32,9 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	database.Close()
+	stopMosquitto()
+	stopRabbitMQ()
+	stopSFTP()
 	os.Exit(code)
 }
 
@@ -93,6 +101,18 @@ GRANT USAGE, CREATE ON SCHEMA public TO `+name+`; GRANT SELECT, INSERT, UPDATE O
 				}
 			}
 			return effects
+		},
+		// Whoever holds the table answers nobody.
+		Slow: func(t *testing.T) func() {
+			t.Helper()
+			conn, err := pgx.Connect(t.Context(), database.URL(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE cases IN ACCESS EXCLUSIVE MODE"); err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = conn.Close(t.Context()) }
 		},
 		Remove:  func(t *testing.T) { t.Helper(); database.Exec(t, name, `ALTER TABLE cases RENAME TO hidden`) },
 		Restore: func(t *testing.T) { t.Helper(); database.Exec(t, name, `ALTER TABLE hidden RENAME TO cases`) },

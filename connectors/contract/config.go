@@ -21,7 +21,9 @@ type Config struct {
 	Sink    *Sink    `json:"sink,omitempty"`
 	Service *Service `json:"service,omitempty"`
 	Auth    Auth     `json:"auth"`
-	TLS     *TLS     `json:"tls,omitempty"`
+	// Volume that is mounted for the system; nil for none.
+	Volume *Volume `json:"volume,omitempty"`
+	TLS    *TLS    `json:"tls,omitempty"`
 }
 
 // Connector is who the pod is.
@@ -51,6 +53,8 @@ type Auth struct {
 	Kind AuthKind `json:"kind"`
 	// Header of an HMAC signature.
 	Header string `json:"header,omitempty"`
+	// User of an SSH key.
+	User string `json:"user,omitempty"`
 	// SecretName and Keys name the user's Secret, for error messages.
 	SecretName string   `json:"secretName,omitempty"`
 	Keys       []string `json:"keys,omitempty"`
@@ -66,6 +70,7 @@ const (
 	AuthBasic     AuthKind = "basic"
 	AuthBearer    AuthKind = "bearer"
 	AuthHMAC      AuthKind = "hmac"
+	AuthSSH       AuthKind = "ssh"
 )
 
 // TLS says which of the files FileCA, FileTLSCert and FileTLSKey are there to be used.
@@ -76,6 +81,13 @@ type TLS struct {
 	// CAFrom and CertificateFrom name where the files come from, for error messages: "secret court-tls key ca.crt".
 	CAFrom          string `json:"caFrom,omitempty"`
 	CertificateFrom string `json:"certificateFrom,omitempty"`
+}
+
+// Volume is where a volume of the user's is mounted.
+type Volume struct {
+	Dir string `json:"dir"`
+	// Claim names the PersistentVolumeClaim, for messages.
+	Claim string `json:"claim"`
 }
 
 // System is the system that a connector joins: its name in the catalogue and its options, which are the API's union member as JSON.
@@ -97,6 +109,8 @@ type Source struct {
 	Schema *Schema `json:"schema,omitempty"`
 	// History: messages carry where they have been (HeaderHistory).
 	History bool `json:"history,omitempty"`
+	// Position: the source keeps its position on the broker.
+	Position bool `json:"position,omitempty"`
 	// Suspended: stop reading; a listener answers 503.
 	Suspended bool `json:"suspended,omitempty"`
 	// DeduplicationWindow of the stream.

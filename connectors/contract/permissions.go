@@ -102,6 +102,7 @@ func BusExports() []Export {
 		{Subject: "status.>"},
 		{Subject: "state.>"},
 		{Subject: "blob.>"},
+		{Subject: "table.>"},
 		{Subject: "$JS.ACK.>"},
 		{Subject: "$JS.API.DIRECT.GET.>", Local: APIPrefix + ".DIRECT.GET.>", Streams: true},
 		{Subject: "$JS.API.CONSUMER.INFO.>", Local: APIPrefix + ".CONSUMER.INFO.>"},

@@ -10,10 +10,14 @@ const (
 	// pod itself can say what is missing.
 	SystemDir = "/etc/metip/system"
 
+	// VolumeDir is where the volume of a system is mounted that works on one.
+	VolumeDir = "/var/lib/metip/volume"
+
 	FileUsername = "username"
 	FilePassword = "password"
 	FileToken    = "token"
 	FileHMACKey  = "hmac-key"
+	FileSSHKey   = "ssh-key"
 	FileCA       = "ca.crt"
 	FileTLSCert  = "tls.crt"
 	FileTLSKey   = "tls.key"

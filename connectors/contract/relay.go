@@ -22,10 +22,12 @@ const (
 	DeadReasonHopLimit = "HopLimit"
 )
 
-// EventOperation is the operation of an event destination.
+// EventOperation is the operation of a destination that is the bus itself: an event, or an entry of a table.
 type EventOperation struct {
 	// Type of the events.
-	Type string `json:"type"`
+	Type string `json:"type,omitempty"`
+	// Table that is written; nil for an event.
+	Table *TableOperation `json:"table,omitempty"`
 }
 
 // RelayName of an Integration's relay.

@@ -56,6 +56,7 @@ const (
 	ReasonSystemError          = "SystemError"
 	ReasonStreamFull           = "StreamFull"
 	ReasonDeadLetterFull       = "DeadLetterFull"
+	ReasonTableFull            = "TableFull"
 	ReasonBrokerUnreachable    = "BrokerUnreachable"
 	ReasonSuspended            = "Suspended"
 )

@@ -7,6 +7,7 @@ import (
 
 // The state of steps that look at several messages (deduplicate, aggregate, resequence) is a document for each key, in a stream of the
 // Integration. Each is written with the sequence of the one before it, so that two pods never undo each other's work, and only the relay may write.
+// The positions of sources are there too (position.go).
 
 // Deduplicate lets the first message of a key pass, and no other within Window.
 type Deduplicate struct {

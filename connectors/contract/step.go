@@ -25,7 +25,7 @@ type Step struct {
 	Convert *Convert `json:"convert,omitempty"`
 	// Split makes several deliveries of one message; the steps after it run on each. A Route has one at most.
 	Split *Split `json:"split,omitempty"`
-	// Enrich adds to the body what a service answers.
+	// Enrich adds to the body what a service answers, or what a table holds.
 	Enrich *Enrich `json:"enrich,omitempty"`
 	// Delay holds the message back until a time.
 	Delay *Delay `json:"delay,omitempty"`

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// Where one server flushes its disk before every acknowledgement, a flush serves one message or one atomic batch. So messages are published
+// Where servers flush their disks before every acknowledgement, a flush serves one message or one atomic batch. So messages are published
 // singly while few wait, and everything that waits as one batch when many do; how many are many depends on the disk. What arrives while a batch
 // is under way is the next one, together with the rest of a crowd (see crowd).
 const (

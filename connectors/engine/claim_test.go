@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
@@ -120,11 +121,11 @@ func TestLargeBodiesAreCheckedInAndOut(t *testing.T) {
 			s := enginetest.StartCluster(t, enginetest.Options{Servers: servers, Fsync: true}).Server
 			s.Streams("ns", "in", streamSize)
 			s.Claims("ns", "in", 256<<20)
-			_, bus, _ := claimSource(t, s)
+			source, bus, _ := claimSource(t, s)
 			f := newStreamingSink()
 			r := routeConfig("r", "d")
 			r.Steps = []contract.Step{{Name: "filter", Filter: `type == "custody.arrest" || data.n == 1`}}
-			claimSink(t, s, f, r)
+			sink := claimSink(t, s, f, r)
 			sizes := []int64{1, contract.ClaimChunk, contract.ClaimChunk + 1, 4 * contract.ClaimChunk, 9<<20 + 17}
 			for _, n := range sizes {
 				id := strconv.FormatInt(n, 10)
@@ -136,6 +137,19 @@ func TestLargeBodiesAreCheckedInAndOut(t *testing.T) {
 				id := strconv.FormatInt(n, 10)
 				want, _, _ := digestOf(bodyOf(id, n))
 				within(t, 30*time.Second, "a body of "+id+" bytes is delivered", func() bool { return f.digest(id) == want })
+			}
+			bytes := int64(0)
+			for _, n := range sizes {
+				bytes += n
+			}
+			for line, p := range map[string]*pod{"metip_connector_claims_written": source, "metip_connector_claims_read": sink} {
+				labels := ""
+				if p == sink {
+					labels = `{destination="d",route="r"}`
+				}
+				if n, b := p.metric(line+"_total"+labels), p.metric(line+"_bytes_total"+labels); n != float64(len(sizes)) || b != float64(bytes) {
+					t.Errorf("%s: %v claims of %v bytes, want %d of %d", line, n, b, len(sizes), bytes)
+				}
 			}
 			for _, m := range s.Messages("ns_in") {
 				if len(m.Data) > 100 {
@@ -292,7 +306,7 @@ func TestMissingChunk(t *testing.T) {
 	}
 	nc := connect(t, s, "ns_snk", contract.SinkPermissions("ns", "snk", []contract.SinkDestination{{Integration: "in", Route: "r", Destination: "d", Sources: []string{"src"}}}))
 	open := func(stored time.Time, source string) error {
-		c := &claim{Claim: parsed, nc: nc, namespace: "ns", integration: "in", source: source, stored: stored}
+		c := &claim{Claim: parsed, nc: nc, namespace: "ns", integration: "in", source: source, stored: stored, metrics: newSinkMetrics(registry{prometheus.NewRegistry()}).destination("r", "d")}
 		_, _, err := digestOf(c.Open(t.Context()))
 		return err
 	}

@@ -36,6 +36,7 @@ type claim struct {
 	nc                             *nats.Conn
 	namespace, integration, source string
 	stored                         time.Time
+	metrics                        *destinationMetrics
 }
 
 // Size implements sdk.Claim.
@@ -57,6 +58,7 @@ func (d *destination) setClaim(h *held) error {
 	subject := strings.SplitN(originalSubject(h.in), ".", 5) // decode has checked it
 	h.message.Claim = &claim{
 		Claim: parsed, nc: d.sink.conn.nc, namespace: subject[1], integration: subject[2], source: subject[3], stored: time.Unix(0, h.at),
+		metrics: d.metrics,
 	}
 	return nil
 }
@@ -148,6 +150,7 @@ func (r *claimReader) fetch() ([]byte, error) {
 	if r.next++; r.next == chunks && hex.EncodeToString(r.sum.Sum(nil)) != c.Digest {
 		return nil, sdk.Permanent(fmt.Errorf("%w: it is not what the source accepted, its digest is another", errClaimLost))
 	}
+	c.metrics.readClaim(len(data), r.next == chunks)
 	return data, nil
 }
 

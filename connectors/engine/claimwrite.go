@@ -158,6 +158,8 @@ func (u *upload) store(ctx context.Context, body io.Reader) error {
 		}
 	}
 	u.claim.Digest = hex.EncodeToString(u.sum.Sum(nil))
+	u.publisher.metrics.claims.Inc()
+	u.publisher.metrics.claimBytes.Add(float64(u.claim.Size))
 	return ctx.Err()
 }
 

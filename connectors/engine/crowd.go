@@ -58,6 +58,10 @@ func (b *batches) linger(now time.Time) time.Duration {
 		return left
 	}
 	c.waits, c.waited = time.Time{}, true
-	c.usual -= (c.usual - c.present + 3) / 4 // fewer came than usual
+	if 2*c.present < c.usual { // these were a burst, or have gone
+		c.usual = c.present
+	} else { // fewer came than usual
+		c.usual -= (c.usual - c.present + 3) / 4
+	}
 	return 0
 }

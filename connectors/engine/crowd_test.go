@@ -71,6 +71,21 @@ func TestABatchDoesNotWaitForThoseWhoDoNotCome(t *testing.T) {
 	}
 }
 
+func TestOneWaitsForABurstAndNoMore(t *testing.T) {
+	b, now := crowded(32), time.Unix(0, 0)
+	if _, _, wait := b.come(1, now); wait == 0 {
+		t.Fatal("the first after a burst does not wait")
+	}
+	now = now.Add(2 * time.Millisecond)
+	b.come(0, now)
+	b.crowd.leave(1)
+	b.singles = 0
+	b.come(0, now)
+	if s, _, wait := b.come(1, now); s != 1 || wait != 0 {
+		t.Errorf("the second: %d singly, waits %s; %+v", s, wait, b.crowd)
+	}
+}
+
 func TestFewCallersNeverWait(t *testing.T) {
 	b, now := crowded(0), time.Unix(0, 0)
 	for range 8 {

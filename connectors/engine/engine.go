@@ -171,6 +171,7 @@ func (e *Engine) runtime() sdk.Runtime {
 	dialer := newDialer(e.AllowLoopback)
 	return sdk.Runtime{
 		Config: e.Config, Log: e.Log, Secrets: e.secrets, Dial: dialer.DialContext,
+		Gauge: func(name, help string, value func() float64) { e.registry.gauge(name, help, nil, value) },
 		Listen: func(ctx context.Context) (net.Listener, error) {
 			var lc net.ListenConfig
 			l, err := lc.Listen(ctx, "tcp", e.ListenAddress)
@@ -209,6 +210,9 @@ func (e *Engine) runSource(ctx, work context.Context) error {
 		}
 		caller.tracer = e.tracer
 		e.caller, runtime.Caller = caller, caller
+	}
+	if e.Config.Source.Position {
+		runtime.Position = newSourcePosition(e.conn, e.Config.Connector)
 	}
 	if text := e.Config.Source.PartitionKey; text != "" {
 		key, err := steps.CompileKey(text)

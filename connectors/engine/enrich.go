@@ -25,8 +25,8 @@ import (
 	"github.com/metip/metip/connectors/steps"
 )
 
-// A step enrich asks a service about a message, in the pod that runs the Route's steps. The messages of a batch are asked for together. While the
-// service does not answer, the destination's circuit is open as if its own system were away: messages wait, nothing more is pulled, and one at a
+// A step enrich asks a service about a message, or looks something up in a table, in the pod that runs the Route's steps. The messages of a batch are asked for together. While the
+// service, or the broker, does not answer, the destination's circuit is open as if its own system were away: messages wait, nothing more is pulled, and one at a
 // time is tried.
 
 const (
@@ -69,7 +69,9 @@ func isRefusal(err error) bool {
 
 // enrichment is what the steps of a pod have in common that ask services.
 type enrichment struct {
+	// caller is nil where only tables are looked into.
 	caller          *caller
+	conn            *connection
 	outcomes        *prometheus.CounterVec
 	latency         *prometheus.HistogramVec
 	cacheBytes      int64
@@ -78,11 +80,14 @@ type enrichment struct {
 
 // newEnrichment for the Routes of a sink; nil where none asks.
 func newEnrichment(e *Engine) (*enrichment, error) {
-	asking, caching := 0, 0
+	asking, calling, caching := 0, 0, 0
 	for _, r := range e.Config.Sink.Routes {
 		for _, s := range r.Steps {
 			if s.Enrich != nil {
 				asking++
+				if s.Enrich.Service != "" {
+					calling++
+				}
 				if s.Enrich.Cache != nil {
 					caching++
 				}
@@ -92,47 +97,60 @@ func newEnrichment(e *Engine) (*enrichment, error) {
 	if asking == 0 {
 		return nil, nil
 	}
+	self := e.Config.Connector.Namespace + "/" + e.Config.Connector.Name
+	out := &enrichment{
+		conn:       e.conn,
+		outcomes:   e.registry.counters("metip_connector_enriched_total", "Messages that a step enrich dealt with, by outcome: answered, cached, missing, unavailable, failed.", "route", "destination", "outcome"),
+		latency:    e.registry.histograms("metip_connector_enrich_seconds", "Time that a service, or the broker, took to answer a step enrich.", latencies, "route", "destination"),
+		cacheBytes: enrichCacheBytes / int64(max(1, caching)),
+		namespace:  e.Config.Connector.Namespace, self: self,
+	}
+	if calling == 0 {
+		return out, nil
+	}
 	all, err := newAnswers(e.conn)
 	if err != nil {
 		return nil, err
 	}
 	all.limit = enrichHeld
-	self := e.Config.Connector.Namespace + "/" + e.Config.Connector.Name
-	return &enrichment{
-		caller: &caller{
-			config: e.Config, conn: e.conn, answers: all, log: e.Log, tracer: e.tracer, self: self, started: time.Now(), changed: e.reports.changed,
-		},
-		outcomes:   e.registry.counters("metip_connector_enriched_total", "Messages that a step enrich dealt with, by outcome: answered, cached, missing, unavailable, failed.", "route", "destination", "outcome"),
-		latency:    e.registry.histograms("metip_connector_enrich_seconds", "Time that a service took to answer a step enrich.", latencies, "route", "destination"),
-		cacheBytes: enrichCacheBytes / int64(max(1, caching)),
-		namespace:  e.Config.Connector.Namespace, self: self,
-	}, nil
+	out.caller = &caller{
+		config: e.Config, conn: e.conn, answers: all, log: e.Log, tracer: e.tracer, self: self, started: time.Now(), changed: e.reports.changed,
+	}
+	return out, nil
 }
 
 // enricher is a step enrich of one destination. It is safe for concurrent use.
 type enricher struct {
 	*steps.Enrich
-	of       *enrichment
+	of *enrichment
+	// name for errors: the service, or the table.
+	name string
+	// table is nil where a service is asked, and route where a table is.
+	table    *lookup
 	route    *callRoute
 	timeout  time.Duration
 	cache    *callCache
 	calls    chan struct{}
 	outcomes *prometheus.CounterVec
 	latency  prometheus.Observer
-	// answers that the service has given, whatever they say.
+	// answers that it has given, whatever they say.
 	answers atomic.Int64
 }
 
 func (n *enrichment) step(r *contract.Route, s *contract.Enrich, of *steps.Enrich) *enricher {
 	by := prometheus.Labels{"route": r.Name, "destination": r.Destination}
 	e := &enricher{
-		Enrich: of, of: n, timeout: time.Duration(s.Timeout), calls: make(chan struct{}, enrichCalls),
-		route: &callRoute{
+		Enrich: of, of: n, name: "service " + s.Service, timeout: time.Duration(s.Timeout), calls: make(chan struct{}, enrichCalls),
+		outcomes: n.outcomes.MustCurryWith(by), latency: n.latency.With(by),
+	}
+	if s.Table != "" {
+		e.name, e.table = "table "+s.Table, newLookup(n, r.Integration, s.Table)
+	} else {
+		e.route = &callRoute{
 			Call:    contract.Call{Route: r.Name, Integration: r.Integration, Service: s.Service},
 			subject: contract.ServiceSubject(n.namespace, r.Integration, s.Service),
 			cancel:  contract.CancelSubject(n.namespace, r.Integration, s.Service),
-		},
-		outcomes: n.outcomes.MustCurryWith(by), latency: n.latency.With(by),
+		}
 	}
 	if c := s.Cache; c != nil {
 		e.cache = newCallCache(contract.Cache{TTL: c.TTL, MaxBytes: n.cacheBytes})
@@ -141,17 +159,35 @@ func (n *enrichment) step(r *contract.Route, s *contract.Enrich, of *steps.Enric
 	return e
 }
 
-// Apply implements steps.Step. An *enrichError is of the service, and unless it is of class Unavailable, of this message alone; any other error is
+// question that a message makes: a request to a service, or a key to look up, and what an answer to it is kept under.
+type question struct {
+	request *sdk.Request
+	key     string
+	cached  cacheKey
+}
+
+func (e *enricher) question(m *sdk.Message) (q question, err error) {
+	if e.table != nil {
+		if q.key, err = e.Key(m); err == nil && e.cache != nil {
+			q.cached = sha256.Sum256([]byte(q.key))
+		}
+		return q, err
+	}
+	if q.request, err = e.Request(m); err == nil && e.cache != nil {
+		q.cached = enrichKey(q.request)
+	}
+	return q, err
+}
+
+// Apply implements steps.Step. An *enrichError is of the service or the broker, and unless it is of class Unavailable, of this message alone; any other error is
 // the message's own.
 func (e *enricher) Apply(ctx context.Context, m *sdk.Message) (bool, error) {
-	r, err := e.Request(m)
+	q, err := e.question(m)
 	if err != nil {
 		return false, e.failed(err)
 	}
-	var key cacheKey
 	if e.cache != nil {
-		key = enrichKey(r)
-		if kept := e.cache.get(key, time.Now()); kept != nil {
+		if kept := e.cache.get(q.cached, time.Now()); kept != nil {
 			if err := e.Merge(m, kept); err != nil {
 				return false, e.failed(err)
 			}
@@ -160,7 +196,7 @@ func (e *enricher) Apply(ctx context.Context, m *sdk.Message) (bool, error) {
 		}
 	}
 	answers := e.answers.Load()
-	a, err := e.ask(ctx, m, r)
+	a, err := e.ask(ctx, m, q)
 	if err != nil {
 		return false, err
 	}
@@ -182,19 +218,19 @@ func (e *enricher) Apply(ctx context.Context, m *sdk.Message) (bool, error) {
 		return true, nil
 	case missing:
 		e.outcomes.WithLabelValues("missing").Inc()
-		return false, fmt.Errorf("service %s does not know what the message asks for (%s), and the step has no default", e.route.Service, statusName(a.Status))
+		return false, e.unknown(a)
 	case a.Hop != "" || a.Status/100 != 2:
 		return false, e.failed(e.said(a))
 	case len(a.Data) > contract.MaxEnrichment:
-		return false, e.failed(fmt.Errorf("the answer of service %s has %d bytes, and at most %d are taken", e.route.Service, len(a.Data), contract.MaxEnrichment))
+		return false, e.failed(fmt.Errorf("the answer of %s has %d bytes, and at most %d are taken", e.name, len(a.Data), contract.MaxEnrichment))
 	}
 	if err := e.Merge(m, a); err != nil {
-		return false, e.failed(fmt.Errorf("service %s: %w", e.route.Service, err))
+		return false, e.failed(fmt.Errorf("%s: %w", e.name, err))
 	}
 	if e.cache != nil {
 		kept := &sdk.Answer{Status: http.StatusOK}
 		kept.Format, kept.ContentType, kept.Data = a.Format, a.ContentType, a.Data
-		e.cache.put(key, kept, time.Now())
+		e.cache.put(q.cached, kept, time.Now())
 	}
 	e.outcomes.WithLabelValues(outcomeAnswered).Inc()
 	return true, nil
@@ -205,14 +241,26 @@ func (e *enricher) failed(err error) error {
 	return err
 }
 
-// ask the service. The error is the context's, whose end is not the call's but the pod's.
-func (e *enricher) ask(ctx context.Context, m *sdk.Message, r *sdk.Request) (*sdk.Answer, error) {
+// unknown: what the message asks for is not there.
+func (e *enricher) unknown(a *sdk.Answer) error {
+	if e.table != nil {
+		return fmt.Errorf("%s has no entry for the key of the message, and the step has no default", e.name)
+	}
+	return fmt.Errorf("%s does not know what the message asks for (%s), and the step has no default", e.name, statusName(a.Status))
+}
+
+// ask the service, or the table. The error is the context's, whose end is not the call's but the pod's, or that the broker is away.
+func (e *enricher) ask(ctx context.Context, m *sdk.Message, q question) (*sdk.Answer, error) {
 	select {
 	case e.calls <- struct{}{}:
 		defer func() { <-e.calls }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if e.table != nil {
+		return e.look(ctx, q.key)
+	}
+	r := q.request
 	for _, name := range []string{contract.HeaderTraceParent, contract.HeaderTraceState, "marking"} {
 		if v := m.Headers[name]; v != "" {
 			r.Headers[name] = v

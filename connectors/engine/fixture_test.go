@@ -293,7 +293,8 @@ func sinkPod(t testing.TB, s *enginetest.Server, f *fakeSink, ackWait time.Durat
 			Broker:    s.Broker(),
 			Sink:      &contract.Sink{System: contract.System{Type: "test"}, Routes: routes},
 		},
-		system: f.system(), creds: s.CredsFile("snk", contract.SinkPermissions("ns", "snk", destinations, contract.EnrichServices(routes)...), time.Hour),
+		system: f.system(), creds: s.CredsFile("snk", contract.SinkPermissions("ns", "snk", destinations, contract.EnrichServices(routes)...).
+			WithTables("ns", contract.ReadTables(routes), nil), time.Hour),
 	}
 }
 

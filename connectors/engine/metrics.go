@@ -83,6 +83,7 @@ func (r registry) counterFunc(name, help string, f func() float64) {
 type sourceMetrics struct {
 	received, published, duplicates prometheus.Counter
 	keyless                         prometheus.Counter
+	claims, claimBytes              prometheus.Counter
 	latency, batch                  prometheus.Histogram
 	refusals                        *prometheus.CounterVec
 }
@@ -93,6 +94,8 @@ func newSourceMetrics(r registry) *sourceMetrics {
 		published:  r.counter("metip_connector_published_total", "Messages that the broker confirmed as stored, those stored before included."),
 		duplicates: r.counter("metip_connector_duplicates_total", "Published messages that the broker had stored before."),
 		keyless:    r.counter("metip_connector_keyless_total", "Messages for which the source's partitionKey yielded nothing."),
+		claims:     r.counter("metip_connector_claims_written_total", "Bodies that were stored as claim checks."),
+		claimBytes: r.counter("metip_connector_claims_written_bytes_total", "Bytes of the bodies that were stored as claim checks."),
 		latency:    r.histogram("metip_connector_publish_seconds", "Time from the system handing over a message (or a batch of its own) to the broker's confirmation.", latencies),
 		batch:      r.histogram("metip_connector_publish_batch_messages", "Messages in each atomic batch; messages published singly are not counted.", batchSizes),
 		refusals:   r.counters("metip_connector_refused_total", "Messages that were not accepted, by reason: invalid, schema, full, suspended, broker, cancelled.", "reason"),
@@ -108,6 +111,7 @@ type sinkMetrics struct {
 	delivered, replayed, filtered, retried, redelivered *prometheus.CounterVec
 	dead, parts                                         *prometheus.CounterVec
 	latency, write, batch                               *prometheus.HistogramVec
+	claims, claimBytes                                  *prometheus.CounterVec
 }
 
 func newSinkMetrics(r registry) *sinkMetrics {
@@ -120,6 +124,8 @@ func newSinkMetrics(r registry) *sinkMetrics {
 		redelivered: r.counters("metip_connector_redelivered_total", "Messages that the broker delivered more than once.", by...),
 		dead:        r.counters("metip_connector_dead_lettered_total", "Messages that the dead-letter stream confirmed, by reason.", append(by, "reason")...),
 		parts:       r.counters("metip_connector_parts_total", "Parts of split messages, by what became of them: delivered, filtered, failed.", append(by, "outcome")...),
+		claims:      r.counters("metip_connector_claims_read_total", "Bodies that were read whole by their claim checks; one that is tried again counts again.", by...),
+		claimBytes:  r.counters("metip_connector_claims_read_bytes_total", "Bytes that were read by claim checks.", by...),
 		latency:     r.histograms("metip_connector_end_to_end_seconds", "Time from the source accepting a message to the system confirming it.", latencies, by...),
 		write:       r.histograms("metip_connector_write_seconds", "Time that the system took for one batch.", latencies, by...),
 		batch:       r.histograms("metip_connector_write_batch_messages", "Messages in each batch that was written to the system.", batchSizes, by...),
@@ -131,6 +137,17 @@ type destinationMetrics struct {
 	delivered, replayed, filtered, retried, redelivered prometheus.Counter
 	dead, parts                                         *prometheus.CounterVec
 	latency, write, batch                               prometheus.Observer
+	// claims of all destinations: the series of one are made when it reads its first.
+	claims             *sinkMetrics
+	route, destination string
+}
+
+// readClaim counts a piece of a body that was read by its claim check.
+func (m *destinationMetrics) readClaim(bytes int, whole bool) {
+	m.claims.claimBytes.WithLabelValues(m.route, m.destination).Add(float64(bytes))
+	if whole {
+		m.claims.claims.WithLabelValues(m.route, m.destination).Inc()
+	}
 }
 
 func (m *sinkMetrics) destination(route, destination string) *destinationMetrics {
@@ -140,6 +157,7 @@ func (m *sinkMetrics) destination(route, destination string) *destinationMetrics
 		dead:    m.dead.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
 		parts:   m.parts.MustCurryWith(prometheus.Labels{"route": route, "destination": destination}),
 		latency: m.latency.WithLabelValues(route, destination), write: m.write.WithLabelValues(route, destination),
-		batch: m.batch.WithLabelValues(route, destination),
+		batch:  m.batch.WithLabelValues(route, destination),
+		claims: m, route: route, destination: destination,
 	}
 }

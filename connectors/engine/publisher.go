@@ -67,7 +67,7 @@ func newPublisher(c *contract.Config, conn *connection, r *replies, m *sourceMet
 func newBarePublisher(c *contract.Config, conn *connection, r *replies, m *sourceMetrics, changed func()) *publisher {
 	p := &publisher{conn: conn, replies: r, metrics: m, slots: make(chan struct{}, maxPipelined), changed: changed}
 	p.groups.New = func() any { return &group{done: make(chan struct{}, 1)} }
-	if c.Broker.Replicas == 1 && c.Broker.Fsync {
+	if c.Broker.Fsync {
 		p.batches = newBatches(p)
 	}
 	return p

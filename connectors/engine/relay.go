@@ -67,18 +67,21 @@ func (s *relaySink) Check(context.Context) error {
 // Close implements sdk.Sink.
 func (s *relaySink) Close() error { return nil }
 
-// operation of one event destination.
+// operation of one destination that is an event or a table.
 func (s *relaySink) operation(r contract.Route) (sdk.Operation, error) {
 	var event contract.EventOperation
 	if err := sdk.DecodeOptions(r.Operation, &event); err != nil {
 		return nil, err
 	}
-	if event.Type == "" {
-		return nil, errors.New("type is empty")
+	if (event.Type == "") == (event.Table == nil) {
+		return nil, errors.New("it is neither an event nor a table, or both")
 	}
 	o := &relayOperation{
 		sink: s, route: r.Name, destination: r.Destination, eventType: event.Type, marking: escapeHeader(s.who.Marking),
 		source: contract.RelaySource(s.who.Namespace, r.Integration, r.Name, r.Destination),
+	}
+	if event.Table != nil {
+		return s.tableOperation(o, *event.Table, r.Integration)
 	}
 	for slot := range o.subjects {
 		o.subjects[slot] = contract.EventSubject(s.who.Namespace, r.Integration, contract.RelayToken, slot, event.Type)
@@ -158,10 +161,10 @@ func (o *relayOperation) failure(err error) error {
 	}
 }
 
-// isBus tells failures of the bus itself, which are never a message's own fault.
+// isBus tells failures of the bus itself, its tables among it, which are never a message's own fault.
 func isBus(err error) bool {
 	var u *sdk.UnavailableError
-	return errors.As(err, &u) && (u.Reason == contract.ReasonStreamFull || u.Reason == contract.ReasonBrokerUnreachable)
+	return errors.As(err, &u) && (u.Reason == contract.ReasonStreamFull || u.Reason == contract.ReasonTableFull || u.Reason == contract.ReasonBrokerUnreachable)
 }
 
 // encode a message as the event that it becomes. Id, subject, time, partition key, marking, trace and extensions stay; type and source

@@ -56,7 +56,8 @@ func relayPod(s *enginetest.Server, routes ...contract.Route) podOptions {
 			Broker:    s.Broker(),
 			Sink:      &contract.Sink{System: contract.System{Type: contract.RelaySystem, Options: json.RawMessage(`{}`)}, Routes: routes},
 		},
-		creds: s.CredsFile("relay", contract.RelayPermissions("ns", "in", destinations, contract.EnrichServices(routes)...), time.Hour),
+		creds: s.CredsFile("relay", contract.RelayPermissions("ns", "in", destinations, contract.EnrichServices(routes)...).
+			WithTables("ns", contract.ReadTables(routes), contract.WrittenTables(routes)), time.Hour),
 	}
 }
 

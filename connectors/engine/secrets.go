@@ -28,7 +28,7 @@ const (
 
 // secretFiles are those that a system may read.
 var secretFiles = []string{
-	contract.FileUsername, contract.FilePassword, contract.FileToken, contract.FileHMACKey, contract.FileCA, contract.FileTLSCert, contract.FileTLSKey,
+	contract.FileUsername, contract.FilePassword, contract.FileToken, contract.FileHMACKey, contract.FileSSHKey, contract.FileCA, contract.FileTLSCert, contract.FileTLSKey,
 }
 
 // secrets are the mounted files of a system, by the name of the file. A file that vanishes keeps its last good value.

@@ -234,7 +234,7 @@ func (d *destination) preparePart(a *attempt) *part {
 	}
 	if err == nil && pass {
 		return &part{of: a, index: i, delivery: sdk.Delivery{
-			Message: m, MessageID: steps.PartID(a.delivery.MessageID, i), Durable: d.name, Attempt: a.tried + 1,
+			Message: m, MessageID: steps.PartID(a.delivery.MessageID, i), Durable: d.name, Sequence: a.delivery.Sequence, Part: i, Attempt: a.tried + 1,
 		}}
 	}
 	switch {

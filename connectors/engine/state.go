@@ -130,15 +130,20 @@ func (d *stateDoc) encode() ([]byte, error) {
 }
 
 func (s *stateStore) write(ctx context.Context, subject string, raw []byte, expected uint64, ttl time.Duration) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
-	defer cancel()
 	m := &nats.Msg{Subject: subject, Data: raw, Header: nats.Header{headerExpectedLastBySubj: {strconv.FormatUint(expected, 10)}}}
 	if ttl > 0 {
 		m.Header[headerTTL] = []string{ttl.Round(time.Second).String()}
 	}
-	answer, err := s.nc.RequestMsgWithContext(ctx, m)
+	return publishExpecting(ctx, s.nc, m)
+}
+
+// publishExpecting publishes one message that says what it expects, and returns the sequence that the broker confirms.
+func publishExpecting(ctx context.Context, nc *nats.Conn, m *nats.Msg) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	answer, err := nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
-		return 0, fmt.Errorf("writing %s: %w", subject, err)
+		return 0, fmt.Errorf("writing %s: %w", m.Subject, err)
 	}
 	var ack struct {
 		Seq   uint64    `json:"seq"`
@@ -146,7 +151,7 @@ func (s *stateStore) write(ctx context.Context, subject string, raw []byte, expe
 	}
 	switch err := json.Unmarshal(answer.Data, &ack); {
 	case err != nil:
-		return 0, fmt.Errorf("writing %s: the broker's confirmation: %w", subject, err)
+		return 0, fmt.Errorf("writing %s: the broker's confirmation: %w", m.Subject, err)
 	case ack.Error != nil && ack.Error.ErrCode == codeWrongLastSequence:
 		return 0, errConflict
 	case ack.Error != nil && isCode(ack.Error, codeStreamFull, codeInsufficient, codeStorage):

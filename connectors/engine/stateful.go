@@ -54,7 +54,7 @@ type correlated struct {
 	of      *steps.Correlation
 	store   *stateStore
 	subject string
-	locks   [64]sync.Mutex
+	keyLocks
 }
 
 // stateful operation of a destination whose last step keeps state.
@@ -130,11 +130,13 @@ func (o *relayOperation) storedEvent(m *sdk.Delivery, now time.Time) (storedEven
 	return out.store(), nil
 }
 
-// lock a document against others of this pod.
-func (c *correlated) lock(key string) func() {
+// keyLocks hold what is kept of a key against others of this pod.
+type keyLocks [64]sync.Mutex
+
+func (k *keyLocks) lock(key string) func() {
 	f := fnv.New32a()
 	_, _ = f.Write([]byte(key)) // a hash takes everything
-	l := &c.locks[f.Sum32()%uint32(len(c.locks))]
+	l := &k[f.Sum32()%uint32(len(k))]
 	l.Lock()
 	return l.Unlock
 }

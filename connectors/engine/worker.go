@@ -242,7 +242,7 @@ func (d *destination) prepare(h *held) bool {
 	}
 	h.decoded = true
 	from := originOf(h)
-	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.name}
+	h.delivery = sdk.Delivery{Message: &h.message, MessageID: from.messageID, Durable: d.name, Sequence: from.sequence}
 	if h.delivery.MessageID == "" {
 		h.delivery.MessageID = fmt.Sprintf("%s/%d", d.route.Stream, from.sequence)
 	}

@@ -63,5 +63,8 @@ var ErrInvalid = errors.New("invalid message")
 // names path and rule, and can be shown to the sender.
 var ErrSchema = fmt.Errorf("%w: the body does not follow the schema", ErrInvalid)
 
+// ErrMoved is wrapped by what Position.Store returns when another pod has stored a position since.
+var ErrMoved = errors.New("another pod has moved the source's position")
+
 // ErrSuspended is what Publisher returns while the source is suspended or the pod drains.
 var ErrSuspended = errors.New("the source is suspended")

@@ -70,6 +70,9 @@ type Delivery struct {
 	MessageID string
 	// Durable names the destination, whatever becomes of its Connector and of its order: ids are unique within it.
 	Durable string
+	// Sequence is the message's place on the bus, of a replayed one the original's; Part counts what it was split into, from 0.
+	Sequence uint64
+	Part     int
 	// Attempt counts from 1.
 	Attempt int
 }

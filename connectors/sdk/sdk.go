@@ -30,6 +30,10 @@ type Runtime struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Listen opens the pod's listener (contract.PortListener).
 	Listen func(ctx context.Context) (net.Listener, error)
+	// Gauge makes a metric of the pod's, of a value that is asked for when somebody looks; nil where nobody does. Names are in docs/metrics.md.
+	Gauge func(name, help string, value func() float64)
+	// Position of the source; nil where the configuration says that it keeps none.
+	Position Position
 	// Caller answers requests; nil where the configuration has no Calls.
 	Caller Caller
 }
@@ -65,6 +69,18 @@ type Publisher interface {
 	Publish(ctx context.Context, messages ...*Message) error
 	// Ready says, at no cost, whether publishing can be expected to work: nil, ErrFull, ErrSuspended, or that the broker is away.
 	Ready() error
+}
+
+// Position is how far a source has read, kept on the broker: for systems that do not remember that themselves. A source stores it after Publish
+// has returned nil for all that it covers, so that a pod that dies reads something again, which stable ids make harmless, and skips nothing.
+// One goroutine at a time may use it.
+type Position interface {
+	// Load the document that was stored last, by whichever pod; nil where there is none. It may be one of a moment ago: then Store says so.
+	Load(ctx context.Context) ([]byte, error)
+	// Store a document of at most contract.MaxPosition bytes in place of the one that Load or Store has seen last. ErrMoved is wrapped when another
+	// pod has stored one since: Load it, and go on there. Any other error says that it may or may not be stored; Store it again. An *UnavailableError is one
+	// that somebody has to see to.
+	Store(ctx context.Context, document []byte) error
 }
 
 // Reporter takes the state of the connection to the system: nil while it works, an error (see Unavailable) while not.

@@ -15,9 +15,11 @@ import (
 	"github.com/metip/metip/connectors/sdk"
 )
 
-// Enrich makes a request of a message, and puts the answer into its body. It is no Step that Run could run by itself: it is the engine that
-// asks. It is safe for concurrent use.
+// Enrich makes a request of a message, or a key to look up, and puts the answer into its body. It is no Step that Run could run by itself: it is
+// the engine that asks. It is safe for concurrent use.
 type Enrich struct {
+	// key of the entry; nil where a service is asked.
+	key            *Value
 	method         string
 	path           *Template
 	query, headers []namedTemplate
@@ -36,8 +38,21 @@ type document []byte
 
 func compileEnrich(s *contract.Enrich) (Step, error) {
 	e := &Enrich{method: s.Method, into: strings.Split(s.Into, ".")}
-	if s.Service == "" || s.Into == "" || slices.Contains(e.into, "") {
+	if (s.Service == "") == (s.Table == "") || s.Into == "" || slices.Contains(e.into, "") {
 		return nil, &FieldError{Field: "enrich", Err: errors.New("it says not who is asked, or where the answer goes")}
+	}
+	if s.Default != "" {
+		var err error
+		if e.otherwise, err = CompileBody(s.Default); err != nil {
+			return nil, &FieldError{Field: "enrich.default", Value: s.Default, Err: err}
+		}
+	}
+	if s.Table != "" {
+		var err error
+		if e.key, err = CompileValue(s.Key); err != nil {
+			return nil, &FieldError{Field: "enrich.table.key", Value: s.Key, Err: err}
+		}
+		return e, nil
 	}
 	if s.Method != http.MethodGet && s.Method != http.MethodPost || s.Body != "" && s.Method != http.MethodPost {
 		return nil, &FieldError{Field: "enrich.call.method", Value: s.Method, Err: errors.New("it is GET, or POST where there is a body")}
@@ -55,11 +70,6 @@ func compileEnrich(s *contract.Enrich) (Step, error) {
 	if s.Body != "" {
 		if e.body, err = CompileBody(s.Body); err != nil {
 			return nil, &FieldError{Field: "enrich.call.body", Value: s.Body, Err: err}
-		}
-	}
-	if s.Default != "" {
-		if e.otherwise, err = CompileBody(s.Default); err != nil {
-			return nil, &FieldError{Field: "enrich.default", Value: s.Default, Err: err}
 		}
 	}
 	return e, nil
@@ -97,6 +107,18 @@ func compileTemplates(field string, texts map[string]string) ([]namedTemplate, e
 // Apply implements Step: nobody is there to ask.
 func (*Enrich) Apply(context.Context, *sdk.Message) (bool, error) {
 	return false, errors.New("a message cannot be enriched here")
+}
+
+// Key that a message looks up in a table.
+func (e *Enrich) Key(m *sdk.Message) (string, error) {
+	if m.Claim != nil {
+		return "", sdk.ErrTooLarge // the entry goes into the body
+	}
+	key, err := correlationKey(e.key, m)
+	if err != nil {
+		return "", fmt.Errorf("table.%w", err)
+	}
+	return key, nil
 }
 
 // Request that a message makes. It says of the message what it is, and holds nothing of it but what the step names.
@@ -158,7 +180,7 @@ func (e *Enrich) Request(m *sdk.Message) (*sdk.Request, error) {
 // escapeURL makes a value that means itself wherever in path or query it stands: all but unreserved characters are encoded.
 func escapeURL(value string) string { return strings.ReplaceAll(url.QueryEscape(value), "+", "%20") }
 
-// HasDefault tells whether there is something to say where the service knows nothing.
+// HasDefault tells whether there is something to say where nothing is known.
 func (e *Enrich) HasDefault() bool { return e.otherwise != nil }
 
 // Default goes into the body in place of an answer.

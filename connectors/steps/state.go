@@ -65,7 +65,12 @@ func (c *Correlation) Key(m *sdk.Message) (string, error) {
 	if c.key == nil {
 		return "", nil
 	}
-	v, err := c.key.Eval(m)
+	return correlationKey(c.key, m)
+}
+
+// correlationKey is the value of an expression as a key: a text that is not empty, a number or a boolean.
+func correlationKey(of *Value, m *sdk.Message) (string, error) {
+	v, err := of.Eval(m)
 	if err != nil {
 		return "", fmt.Errorf("key: %w", err)
 	}

@@ -32,7 +32,9 @@ type Options struct {
 	Ratio float64
 	// MetricsEvery is how often the collector gets the pod's metrics; zero: never.
 	MetricsEvery time.Duration
-	Config       *contract.Config
+	// Config of the connector that runs; nil of a program that is none, and is known by Service in Namespace.
+	Config             *contract.Config
+	Service, Namespace string
 	// Pod is the name of the pod.
 	Pod string
 	Log *slog.Logger
@@ -69,9 +71,16 @@ func FromEnvironment(o *Options) error {
 
 // resource is the pod, in OpenTelemetry's terms.
 func (o *Options) resource() []attribute.KeyValue {
-	c := o.Config.Connector
-	return []attribute.KeyValue{
-		attribute.String("service.name", c.Name), attribute.String("service.namespace", c.Namespace), attribute.String("service.instance.id", o.Pod),
-		attribute.String("k8s.namespace.name", c.Namespace), attribute.String("k8s.pod.name", o.Pod), attribute.String("metip.integration", c.Integration),
+	name, namespace := o.Service, o.Namespace
+	if o.Config != nil {
+		name, namespace = o.Config.Connector.Name, o.Config.Connector.Namespace
 	}
+	out := []attribute.KeyValue{
+		attribute.String("service.name", name), attribute.String("service.namespace", namespace), attribute.String("service.instance.id", o.Pod),
+		attribute.String("k8s.namespace.name", namespace), attribute.String("k8s.pod.name", o.Pod),
+	}
+	if o.Config != nil {
+		out = append(out, attribute.String("metip.integration", o.Config.Connector.Integration))
+	}
+	return out
 }

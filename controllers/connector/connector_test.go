@@ -225,9 +225,19 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 	s.system.Listens = true
 	s.connector.Spec.Sink = nil
-	s.connector.Spec.Source = &v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{AllowFrom: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}
-	if p := buildNetworkPolicy(s, Defaults{}); len(p.Spec.Ingress) != 2 || len(p.Spec.Ingress[1].From) != 1 {
-		t.Errorf("http.allowFrom: %+v", p.Spec.Ingress)
+	peers := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
+	for _, source := range []*v1alpha1.Source{{HTTP: &v1alpha1.HTTPSource{AllowFrom: peers}}, {SOAP: &v1alpha1.SOAPSource{AllowFrom: peers}}} {
+		s.connector.Spec.Source = source
+		var err error
+		if s.system, err = systems.Of(s.connector); err != nil {
+			t.Fatal(err)
+		}
+		if p := buildNetworkPolicy(s, Defaults{}); len(p.Spec.Ingress) != 2 || len(p.Spec.Ingress[1].From) != 1 {
+			t.Errorf("allowFrom of %s: %+v", s.system.Name, p.Spec.Ingress)
+		}
+		if options, err := s.system.OptionsJSON(); err != nil || strings.Contains(string(options), "allowFrom") {
+			t.Errorf("allowFrom is no pod's business: %s, %v", options, err)
+		}
 	}
 }
 

@@ -126,6 +126,20 @@ func buildDeployment(s *scope, d Defaults) *appsv1.Deployment {
 	pod.Labels[metadata.LabelConfig] = s.config.Hash
 	children.Customize(&pod, s.connector.Spec.Template)
 	limitMemory(&pod.Spec.Containers[0])
+	strategy := appsv1.DeploymentStrategy{
+		Type: appsv1.RollingUpdateDeploymentStrategyType,
+		RollingUpdate: &appsv1.RollingUpdateDeployment{
+			MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
+		},
+	}
+	v := systems.Volume(s.connector)
+	if v != nil {
+		mountVolume(&pod.Spec, v)
+	}
+	if v != nil || systems.Alone(s.connector) {
+		// One pod at a time works on the volume, which may not be had by two nodes, on the folder, or asks the system.
+		strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+	}
 	// Pods of two configurations count apart, so that a roll spreads the new ones.
 	return &appsv1.Deployment{
 		ObjectMeta: s.meta(metadata.ConnectorName(s.connector.Name)),
@@ -135,14 +149,22 @@ func buildDeployment(s *scope, d Defaults) *appsv1.Deployment {
 			MinReadySeconds:         1,
 			RevisionHistoryLimit:    new(int32(2)),
 			ProgressDeadlineSeconds: new(int32(120)),
-			Strategy: appsv1.DeploymentStrategy{
-				Type: appsv1.RollingUpdateDeploymentStrategyType,
-				RollingUpdate: &appsv1.RollingUpdateDeployment{
-					MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
-				},
-			},
-			Template: pod,
+			Strategy:                strategy,
+			Template:                pod,
 		},
+	}
+}
+
+// mountVolume of the user's. The restricted Pod Security Standard allows claims, and any group but root's.
+func mountVolume(pod *corev1.PodSpec, v *v1alpha1.FilesVolume) {
+	pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "files", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.ClaimName},
+	}})
+	pod.Containers[0].VolumeMounts = append(pod.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "files", MountPath: contract.VolumeDir})
+	if v.FSGroup != nil {
+		pod.SecurityContext.FSGroup = v.FSGroup
+		// Not every file of a large volume, each time that a pod starts.
+		pod.SecurityContext.FSGroupChangePolicy = new(corev1.FSGroupChangeOnRootMismatch)
 	}
 }
 
@@ -235,6 +257,8 @@ func buildSystemFiles(spec *v1alpha1.ConnectorSpec) []corev1.VolumeProjection {
 			out = append(out, fromSecret(a.Bearer.Token.Name, a.Bearer.Token.Key, contract.FileToken))
 		case a.HMAC != nil:
 			out = append(out, fromSecret(a.HMAC.Key.Name, a.HMAC.Key.Key, contract.FileHMACKey))
+		case a.SSH != nil:
+			out = append(out, fromSecret(a.SSH.Secret.Name, corev1.SSHAuthPrivateKey, contract.FileSSHKey))
 		}
 	}
 	if t := spec.TLS; t != nil {

@@ -37,11 +37,9 @@ func buildNetworkPolicy(s *scope, d Defaults) *networkingv1.NetworkPolicy {
 		},
 	}
 	if s.system.Listens {
-		rule := networkingv1.NetworkPolicyIngressRule{Ports: ports(corev1.ProtocolTCP, contract.PortListener)}
-		if src := s.connector.Spec.Source; src != nil && src.HTTP != nil {
-			rule.From = src.HTTP.AllowFrom
-		}
-		p.Spec.Ingress = append(p.Spec.Ingress, rule)
+		p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
+			From: s.system.AllowFrom, Ports: ports(corev1.ProtocolTCP, contract.PortListener),
+		})
 	}
 	dns := networkingv1.NetworkPolicyEgressRule{Ports: append(ports(corev1.ProtocolUDP, 53), ports(corev1.ProtocolTCP, 53)...)}
 	call := append(brokerPorts(s.config.Broker.URLs), s.system.Ports...)

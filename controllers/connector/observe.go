@@ -50,7 +50,7 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	return r.observeRoutes(ctx, s, routes)
 }
 
-// routes that name the Connector or, of a relay, make events.
+// routes that name the Connector or, of a relay, have destinations on the bus.
 func (r *Reconciler) routes(ctx context.Context, s *scope) ([]v1alpha1.Route, error) {
 	if s.relayOf != nil {
 		return refs.RelayedRoutes(ctx, r.Client, client.ObjectKeyFromObject(s.relayOf))
@@ -61,7 +61,7 @@ func (r *Reconciler) routes(ctx context.Context, s *scope) ([]v1alpha1.Route, er
 // serves tells whether a destination ends here.
 func (s *scope) serves(route *v1alpha1.Route, to *v1alpha1.Destination) bool {
 	if s.relayOf != nil {
-		return to.Event != nil
+		return compile.OnTheBus(to)
 	}
 	return string(to.Connector) == s.connector.Name && refs.CheckDestination(route, to, s.connector) == nil
 }

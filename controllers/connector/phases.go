@@ -122,6 +122,9 @@ func (s *scope) permissions() contract.Permissions {
 		if compile.TakesClaims(c) {
 			p = p.WithClaims(c.Namespace, s.area.Integration.Name, c.Name)
 		}
+		if s.config.Source.Position {
+			p = p.WithPosition(c.Namespace, s.area.Integration.Name, string(c.UID))
+		}
 		return p
 	}
 	var destinations []contract.SinkDestination
@@ -131,8 +134,10 @@ func (s *scope) permissions() contract.Permissions {
 		})
 	}
 	asked := contract.EnrichServices(s.config.Sink.Routes)
+	read := contract.ReadTables(s.config.Sink.Routes)
 	if s.relayOf != nil {
-		return contract.RelayPermissions(c.Namespace, s.relayOf.Name, destinations, asked...)
+		return contract.RelayPermissions(c.Namespace, s.relayOf.Name, destinations, asked...).
+			WithTables(c.Namespace, read, contract.WrittenTables(s.config.Sink.Routes))
 	}
-	return contract.SinkPermissions(c.Namespace, c.Name, destinations, asked...)
+	return contract.SinkPermissions(c.Namespace, c.Name, destinations, asked...).WithTables(c.Namespace, read, nil)
 }

@@ -259,5 +259,18 @@ func setReady(s *scope, set conditions.Setter) {
 		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonSuspended, c.Message)
 		return
 	}
-	set.Summarize(s.system.Endpoint, v1alpha1.ConditionProgrammed, v1alpha1.ConditionDeployed, v1alpha1.ConditionConnected)
+	order := []string{v1alpha1.ConditionProgrammed, v1alpha1.ConditionDeployed, v1alpha1.ConditionConnected}
+	if refused(s) {
+		order[1], order[2] = order[2], order[1]
+	}
+	set.Summarize(s.system.Endpoint, order...)
+}
+
+// refused tells whether a pod of the present configuration says what is wrong: then that it is not ready is no more than what follows from it.
+func refused(s *scope) bool {
+	if s.area.Session == nil || s.deployment == nil {
+		return false
+	}
+	present, _ := split(s)
+	return slices.ContainsFunc(present.states, func(st contract.State) bool { return !st.OK })
 }

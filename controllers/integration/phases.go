@@ -25,6 +25,7 @@ func (r *Reconciler) phases() []reconcile.Phase[*scope] {
 		{Condition: v1alpha1.ConditionResolvedRefs, Run: r.observe},
 		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileStreams},
 		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcileDurables},
+		{Condition: v1alpha1.ConditionProgrammed, Run: r.reconcilePositions},
 	}
 }
 
@@ -53,17 +54,18 @@ func (r *Reconciler) reconcileStreams(ctx context.Context, s *scope) error {
 	}
 	i := s.integration
 	events, dead := compile.Sizes(i.Spec.Retention)
-	steps := int64(0)
-	if slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.NeedsState(&r) }) {
-		steps = compile.StateSize(i.Spec.Retention)
+	kept := int64(0)
+	if slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.NeedsState(&r) }) ||
+		slices.ContainsFunc(s.connectors, func(c v1alpha1.Connector) bool { return compile.KeepsPosition(&c) }) {
+		kept = compile.StateSize(i.Spec.Retention)
 	}
 	claims := int64(0)
 	if slices.ContainsFunc(s.connectors, func(c v1alpha1.Connector) bool { return compile.TakesClaims(&c) }) {
 		claims = compile.ClaimsSize(i.Spec.Retention)
 	}
 	if _, err := s.area.Session.EnsureStreams(ctx, bus.Streams{
-		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead, StateMaxBytes: steps, ClaimsMaxBytes: claims,
-		Retention: compile.Retention(i.Spec.Retention), DeduplicationWindow: compile.DeduplicationWindow(i),
+		Namespace: i.Namespace, Integration: i.Name, UID: i.UID, MaxBytes: events, DeadMaxBytes: dead, StateMaxBytes: kept, ClaimsMaxBytes: claims,
+		Tables: wantedTables(i), Retention: compile.Retention(i.Spec.Retention), DeduplicationWindow: compile.DeduplicationWindow(i),
 	}); err != nil {
 		return refs.BusOutcome(err)
 	}
@@ -72,7 +74,7 @@ func (r *Reconciler) reconcileStreams(ctx context.Context, s *scope) error {
 		return refs.BusOutcome(err)
 	}
 	s.storage = &state
-	return nil
+	return r.reconcileTables(ctx, s)
 }
 
 // reconcileDurables removes the durable consumers that no Route has any more, and counts what waits for the others. What is not MetIP's (no Route in the metadata) stays.

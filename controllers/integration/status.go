@@ -48,7 +48,7 @@ func setStatus(s *scope, err error, failed string) {
 // setRelay corrects Ready while the relay that Routes need is not ready: what it lacks says more than that they wait.
 func setRelay(s *scope, set conditions.Setter) {
 	ready := set.Get(v1alpha1.ConditionReady)
-	if !slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.MakesEvents(&r) }) ||
+	if !slices.ContainsFunc(s.routes, func(r v1alpha1.Route) bool { return compile.NeedsRelay(&r) }) ||
 		ready.Status != metav1.ConditionTrue && ready.Reason != v1alpha1.ReasonRoutesNotReady && ready.Reason != v1alpha1.ReasonProgressing {
 		return
 	}
@@ -59,9 +59,9 @@ func setRelay(s *scope, set conditions.Setter) {
 	switch {
 	case reconcile.UnderWay(relay) && ready.Reason == v1alpha1.ReasonRoutesNotReady:
 	case reconcile.UnderWay(relay):
-		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "on the way: the relay, which makes the events of Routes")
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "on the way: the relay, which makes the events and tables of Routes")
 	case relay.Status != metav1.ConditionTrue:
-		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRelayNotReady, "the relay, which makes the events of Routes: "+relay.Reason+": "+relay.Message)
+		set.False(v1alpha1.ConditionReady, v1alpha1.ReasonRelayNotReady, "the relay, which makes the events and tables of Routes: "+relay.Reason+": "+relay.Message)
 	}
 }
 
@@ -85,6 +85,8 @@ func setStorage(s *scope, set conditions.Setter) {
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("dead letters", st.DeadBytes, st.DeadMaxBytes, "deadLettersSize"))
 	case percent(st.ClaimsBytes, st.ClaimsMaxBytes) >= limit:
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, low("claim checks", st.ClaimsBytes, st.ClaimsMaxBytes, "claimsSize"))
+	case fullTable(st.Tables, limit) != nil:
+		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonStorageLow, lowTable(fullTable(st.Tables, limit)))
 	case len(st.Lagging) > 0:
 		set.False(v1alpha1.ConditionStorageHealthy, v1alpha1.ReasonReplicasLagging, "not current: "+strings.Join(st.Lagging, ", "))
 	default:

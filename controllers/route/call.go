@@ -31,6 +31,7 @@ type caller struct {
 	// taken: the source's present configuration holds the call as it is now, hence its broker user may call the service.
 	taken   bool
 	reports []bus.PodReport
+	former  string
 }
 
 // observeService reads the Connector that is called.
@@ -65,11 +66,15 @@ func (r *Reconciler) observeCallers(ctx context.Context, s *scope) error {
 		if s.area.Session != nil {
 			c.reports = s.area.Session.Reports(s.route.Namespace, source.Name)
 		}
-		digests, err := r.digests(ctx, source)
+		digests, err := r.digests(ctx, source, source.Status.ConfigHash)
 		if err != nil {
 			return err
 		}
-		c.taken = want != "" && digests[compile.RouteKey(s.route.Name, contract.CallDestination)] == want
+		key := compile.RouteKey(s.route.Name, contract.CallDestination)
+		c.taken = want != "" && digests[key] == want
+		if c.former, err = r.former(ctx, source, c.reports, key, want); err != nil {
+			return err
+		}
 		s.call.callers = append(s.call.callers, c)
 	}
 	return nil
@@ -135,6 +140,9 @@ func calling(s *scope, c *caller) (metav1.ConditionStatus, string, string) {
 		return metav1.ConditionUnknown, v1alpha1.ReasonPending, "Connector " + c.connector.Name + " has not taken the Route up yet"
 	}
 	status, reason, message := reported(c.reports, c.connector.Status.ConfigHash, s.route.Name, contract.CallDestination)
+	if status == metav1.ConditionTrue && c.former != "" {
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, stillFormer(c.former)
+	}
 	switch status {
 	case metav1.ConditionTrue:
 		return status, reason, "the service is connected, and every source calls it"

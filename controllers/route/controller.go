@@ -49,7 +49,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&v1alpha1.Route{}).
 		Watches(&v1alpha1.Connector{}, handler.EnqueueRequestsFromMapFunc(r.connectorToRoutes), builder.WithPredicates(connectorChanged)).
 		Watches(&v1alpha1.Integration{}, handler.EnqueueRequestsFromMapFunc(r.integrationToRoutes), builder.WithPredicates(integrationChanged)).
-		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.configMapToRoutes), builder.WithPredicates(createdOnly)).
+		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.labelToRoutes), builder.WithPredicates(createdOnly)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.labelToRoutes), builder.WithPredicates(deletedOnly)).
 		WatchesRawSource(r.Hub.Connectors(r.reportToRoutes)).
 		WatchesRawSource(r.ConfigMaps.Changes(r.schemaToRoutes)).
 		WatchesRawSource(r.Hub.Brokers(r.brokerToRoutes)).
@@ -95,11 +96,18 @@ var createdOnly = predicate.Funcs{
 	DeleteFunc: func(event.DeleteEvent) bool { return false },
 }
 
+// deletedOnly: a pod tells how it is in its reports, until it is gone.
+var deletedOnly = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false },
+	UpdateFunc: func(event.UpdateEvent) bool { return false },
+}
+
 func (r *Reconciler) connectorToRoutes(ctx context.Context, o client.Object) []ctrl.Request {
 	return r.reportToRoutes(ctx, client.ObjectKeyFromObject(o))
 }
 
-func (r *Reconciler) configMapToRoutes(ctx context.Context, o client.Object) []ctrl.Request {
+// labelToRoutes maps what belongs to a Connector.
+func (r *Reconciler) labelToRoutes(ctx context.Context, o client.Object) []ctrl.Request {
 	name := o.GetLabels()[metadata.LabelConnector]
 	if name == "" {
 		return nil

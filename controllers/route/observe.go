@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/metadata"
 	"github.com/metip/metip/controllers/internal/outcome"
@@ -30,11 +33,14 @@ func (r *Reconciler) observe(ctx context.Context, s *scope) error {
 	if err != nil {
 		return err
 	}
+	if err := refs.CheckTables(s.route, area.Integration); err != nil && s.unresolved == nil {
+		s.unresolved = err // which is no error for the pods: messages wait for it
+	}
 	if s.call != nil {
 		return r.observeCallers(ctx, s)
 	}
 	for i := range s.destinations {
-		if s.destinations[i].spec.Event != nil {
+		if compile.OnTheBus(s.destinations[i].spec) {
 			s.destinations[i].connector = refs.Relay(area.Integration)
 		}
 		if err := r.observeDelivery(ctx, s, &s.destinations[i]); err != nil {
@@ -80,7 +86,7 @@ func (r *Reconciler) observeConnectors(ctx context.Context, s *scope) error {
 	}
 	for i := range s.route.Spec.To {
 		d := destination{spec: &s.route.Spec.To[i]}
-		if d.spec.Event != nil { // whose pods are the relay's, see observe
+		if compile.OnTheBus(d.spec) { // whose pods are the relay's, see observe
 			s.destinations = append(s.destinations, d)
 			continue
 		}
@@ -116,7 +122,7 @@ func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destinati
 	if s.area.Session != nil {
 		d.reports = s.area.Session.Reports(s.route.Namespace, d.connector.Name)
 	}
-	digests, err := r.digests(ctx, d.connector)
+	digests, err := r.digests(ctx, d.connector, d.connector.Status.ConfigHash)
 	if err != nil || digests == nil || s.resolved == nil {
 		return err
 	}
@@ -129,17 +135,19 @@ func (r *Reconciler) observeDelivery(ctx context.Context, s *scope, d *destinati
 	if err != nil {
 		return err
 	}
-	d.taken = digests[compile.RouteKey(s.route.Name, string(d.spec.Name))] == digest
-	return nil
+	key := compile.RouteKey(s.route.Name, string(d.spec.Name))
+	d.taken = digests[key] == digest
+	d.former, err = r.former(ctx, d.connector, d.reports, key, digest)
+	return err
 }
 
 // digests of the Routes that a Connector's present configuration holds; nil while there is none.
-func (r *Reconciler) digests(ctx context.Context, c *v1alpha1.Connector) (map[string]string, error) {
-	if c.Status.ConfigHash == "" {
+func (r *Reconciler) digests(ctx context.Context, c *v1alpha1.Connector, hash string) (map[string]string, error) {
+	if hash == "" {
 		return nil, nil
 	}
 	configMap := refs.Metadata("v1", "ConfigMap")
-	key := types.NamespacedName{Namespace: c.Namespace, Name: metadata.ConfigName(c.Name, c.Status.ConfigHash)}
+	key := types.NamespacedName{Namespace: c.Namespace, Name: metadata.ConfigName(c.Name, hash)}
 	if err := r.Client.Get(ctx, key, configMap); apierrors.IsNotFound(err) {
 		return nil, nil
 	} else if err != nil {
@@ -150,6 +158,32 @@ func (r *Reconciler) digests(ctx context.Context, c *v1alpha1.Connector) (map[st
 		return nil, nil
 	}
 	return digests, nil
+}
+
+// former finds a pod at work by another configuration than the present one, in which a destination or call (a RouteKey) is not what its digest
+// says: it goes on as the Route said before, until it drains or is gone. "" says that there is none.
+func (r *Reconciler) former(ctx context.Context, c *v1alpha1.Connector, reports []bus.PodReport, key, digest string) (string, error) {
+	for _, p := range reports {
+		if p.Report.Draining || p.Report.ConfigHash == c.Status.ConfigHash {
+			continue
+		}
+		digests, err := r.digests(ctx, c, p.Report.ConfigHash)
+		if err != nil {
+			return "", err
+		}
+		if was, ok := digests[key]; digests != nil && (!ok || was == digest) {
+			continue
+		}
+		pod := &corev1.Pod{} // of one that was killed the last report stays for a while
+		err = r.Client.Get(ctx, types.NamespacedName{Namespace: c.Namespace, Name: p.Pod}, pod)
+		switch {
+		case err == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed:
+			return p.Pod, nil
+		case client.IgnoreNotFound(err) != nil:
+			return "", fmt.Errorf("reading Pod %s: %w", p.Pod, err)
+		}
+	}
+	return "", nil
 }
 
 // isHold tells whether an error means that nothing is known yet.

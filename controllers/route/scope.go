@@ -45,8 +45,9 @@ type destination struct {
 	programmed bool
 	// taken: the Connector's present configuration holds the destination as it is now.
 	taken bool
-	// reports of the Connector's pods.
+	// reports of the Connector's pods; former is one that still works by what the Route said before, or "".
 	reports []bus.PodReport
+	former  string
 }
 
 // host is who delivers, for messages.

@@ -114,10 +114,17 @@ func connected(s *scope, d *destination) (metav1.ConditionStatus, string, string
 // delivering asks the reports of the pods that run the present configuration.
 func delivering(s *scope, d *destination) (metav1.ConditionStatus, string, string) {
 	status, reason, message := reported(d.reports, d.connector.Status.ConfigHash, s.route.Name, string(d.spec.Name))
+	if status == metav1.ConditionTrue && d.former != "" {
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending, stillFormer(d.former)
+	}
 	if status == metav1.ConditionUnknown {
 		message = "the pods of " + d.host() + " take the Route up"
 	}
 	return status, reason, message
+}
+
+func stillFormer(pod string) string {
+	return "pod " + pod + " works by what the Route said before, until it has ended"
 }
 
 // reported is what the pods of a configuration say of a Route's destination: Unknown while none has said anything.
@@ -255,9 +262,12 @@ func names(s *scope) (from, to string) {
 		}
 	}
 	for _, d := range s.route.Spec.To {
-		if d.Event != nil {
+		switch {
+		case d.Event != nil:
 			sinks = append(sinks, d.Event.Type)
-		} else {
+		case d.Table != nil:
+			sinks = append(sinks, "table/"+string(d.Table.Name))
+		default:
 			sinks = append(sinks, string(d.Connector))
 		}
 	}

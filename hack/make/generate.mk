@@ -4,13 +4,16 @@
 GENERATE_TO ?= $(ROOT)
 
 .PHONY: generate
-generate: ## Write the generated files: deep copies, CRDs, the API and condition references.
+generate: ## Write the generated files: deep copies, CRDs, the API and condition references, the catalogue.
 	@mkdir -p $(GENERATE_TO)/api/v1alpha1 $(GENERATE_TO)/config/crd/bases $(GENERATE_TO)/docs/reference
 	$(GO_TOOL) controller-gen object crd:generateEmbeddedObjectMeta=true paths=./api/... \
 		output:object:dir=$(GENERATE_TO)/api/v1alpha1 output:crd:dir=$(GENERATE_TO)/config/crd/bases
 	$(GO_TOOL) crd-ref-docs --source-path=api --config=docs/reference/crd-ref-docs.yaml --renderer=markdown \
 		--output-path=$(GENERATE_TO)/docs/reference/api.md --log-level=ERROR
 	go run ./hack/conditionsdoc api/v1alpha1/conditions.go > $(GENERATE_TO)/docs/reference/conditions.md
+	@mkdir -p $(GENERATE_TO)/connectors/catalog
+	go run ./hack/catalogdoc $(GENERATE_TO)/config/crd/bases/bus.metip.dev_connectors.yaml $(GENERATE_TO)/config/crd/bases/bus.metip.dev_routes.yaml \
+		> $(GENERATE_TO)/connectors/catalog/catalog.json
 
 .PHONY: fmt
 fmt: ## Format the Go files of every module.

@@ -1,10 +1,13 @@
 ##@ Tests
 
-# What `make test` runs, in this order; a suite is the target verify, or test-<suite>.
-SUITES ?= verify unit-operator unit-connectors unit-tools dataplane api integration chaos e2e
+# What `make test` runs, in this order; a suite is the target verify, or test-<suite>. Suites that are joined by + run side by side: they wait more than
+# they work.
+SUITES ?= verify unit-operator unit-connectors unit-tools engine+brokers+systems api integration chaos e2e
 # Which packages are whose: those that need servers take longer than a unit test may; e2e.mk names its own; every other test is a unit test.
 DATAPLANE   := /connectors/(engine|conformance)
-INTEGRATION := /controllers/test/|/test/integration
+# The behaviour suites of message brokers take as long as those of all other systems.
+BROKERS     := ^Test(AMQP|Kafka|MQTT|NATS|RabbitMQ|STOMP)
+INTEGRATION := /controllers/test/|/cmd/manager|/test/integration
 NOT_UNIT    := $(INTEGRATION)|/connectors/|/test/(api|chaos|cluster|demo|e2e|verify)
 # The etcd, kube-apiserver and kubectl of envtest: the local cluster's, unless you have others.
 export KUBEBUILDER_ASSETS ?= $(ENVTEST_ASSETS)
@@ -37,8 +40,19 @@ test-unit-tools: ## Run the unit tests of hack/cluster, which is a module of its
 	$(call go-test,unit-tools,-timeout=5m . ./internal/...,,hack/cluster)
 
 .PHONY: test-dataplane
-test-dataplane: ## Run the engine and the behaviour suite of every system, on real brokers and systems; RACE=-race finds data races.
-	$(call go-test,dataplane,$(RACE) -timeout=15m $$(go list ./connectors/... | grep -E '$(DATAPLANE)'))
+test-dataplane: test-engine test-brokers test-systems ## Run the engine and the behaviour suite of every system, on real brokers and systems; RACE=-race finds data races.
+
+.PHONY: test-engine
+test-engine: ## Run the tests of the engine, on real brokers.
+	$(call go-test,engine,$(RACE) -timeout=20m ./connectors/engine/...)
+
+.PHONY: test-brokers
+test-brokers: ## Run the behaviour suite of the message brokers.
+	$(call go-test,brokers,$(RACE) -timeout=25m -run='$(BROKERS)' ./connectors/conformance)
+
+.PHONY: test-systems
+test-systems: ## Run the behaviour suite of every other system, and of whole flows.
+	$(call go-test,systems,$(RACE) -timeout=25m -skip='$(BROKERS)' ./connectors/conformance/...)
 
 .PHONY: test-api
 test-api: ## Run the API tests on a real API server: samples, refusals, defaults.
@@ -73,8 +87,11 @@ test: deps $(if $(filter $(ENVTEST_ASSETS),$(KUBEBUILDER_ASSETS)),envtest-assets
 	@after=true; $(DEMO_FOUND_CLUSTER) || after="$(LEAVE_CLUSTER)"; \
 	for suite in $(SUITES); do \
 		echo "=== $$suite"; \
-		case $$suite in verify) target=verify ;; *) target=test-$$suite ;; esac; \
+		case $$suite in \
+		verify) target=verify ;; \
+		*+*) target="--jobs --output-sync=target test-$$(echo $$suite | sed 's/+/ test-/g')" ;; \
+		*) target=test-$$suite ;; esac; \
 		$(MAKE) $$target RACE=$(if $(shell command -v $$(go env CC)),-race) || echo "=== $$suite failed"; \
 	done; \
 	$$after
-	@go run ./hack/testsum $(RESULTS) $(SUITES)
+	@go run ./hack/testsum $(RESULTS) $(subst +, ,$(SUITES))

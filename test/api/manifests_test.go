@@ -40,7 +40,9 @@ var _ = Describe("Samples", func() {
 
 	It("has every kind and every member of every union", func() {
 		for _, needle := range []string{
-			"kind: Broker", "managed:", "external:", "kind: Integration", "kind: Connector", "http: {}", "schedule:", "postgres:",
+			"kind: Broker", "managed:", "external:", "kind: Integration", "kind: Connector", "http: {}", "httpPoll:", "          answer:", "          item:", "schedule:", "    kafka:", "operation:\n      kafka:", "consumer:", "      publish:\n        subject:", "operation:\n      nats:", "generator:", "    log:", "    mail:", "operation:\n      mail:", "postgres:", "capture:", "      table:", "notify:", "files:", "lines: {}", "fixedWidth:", "        xml:", "append:", "rotate:", "operation:\n      files:",
+			"rabbitmq:", "deadLetter:", "operation:\n      rabbitmq:",
+			"soap:", "wsdl:", "security: UsernameToken", "operation:\n      soap:", "content: Envelope", "mqtt:", "operation:\n      mqtt:", "stomp:", "operation:\n      stomp:", "amqp10:", "operation:\n      amqp10:", "sftp:", "ssh:", "operation:\n      sftp:",
 			"bearer:", "basic:", "hmac:", "anonymous: {}", "kind: Route", "filter:", "transform:", "cel:", "setHeaders:", "redact:", "wireTap:", "recipientList:", "loadBalance:", "operation:", "event:", "events:", "delay:", "throttle:", "deduplicate:", "aggregate:", "resequence:", "validate:", "jsonSchema:", "xml: {}", "convert:", "csv:", "avro:", "charset:", "split:", "schema:",
 			"kind: Replay", "    time:", "sequences:", "ids:", "deadLetters:", "dryRun:",
 			"service:", "stub:", "faults:", "cache:", "exchange: RequestReply", "call:", "response:",

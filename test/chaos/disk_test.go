@@ -13,7 +13,7 @@ import (
 )
 
 // diskSize of each server's volume.
-const diskSize = 256 << 20
+const diskSize = 512 << 20
 
 // disk is a volume that can be full: a tmpfs in a mount namespace, which a process of its own keeps, so that it goes with the test however that
 // ends.

@@ -28,10 +28,10 @@ const (
 
 func (w *world) kinds() []kind {
 	kinds := []kind{
-		{"source killed", 4, func() string { return w.killed(w.source) }},
+		{"source killed", 4, func() string { return w.killed(w.door()) }},
 		{"sink killed", 6, func() string { return w.killed(w.sink()) }},
 		{"server killed", 5, func() string { w.server().kill(w.dice.between(0, 2*time.Second)); return subjectBroker }},
-		{"source frozen", 2, func() string { return w.frozen(w.source) }},
+		{"source frozen", 2, func() string { return w.frozen(w.door()) }},
 		{"sink frozen", 3, func() string { return w.frozen(w.sink()) }},
 		{"server frozen", 3, func() string { w.frozen(w.server()); return subjectBroker }},
 		{"source killed while the broker hangs", 3, w.killedHanging},
@@ -135,11 +135,19 @@ func (w *world) sink() *unit {
 	return w.http
 }
 
+// door is a source.
+func (w *world) door() *unit {
+	if w.claims != nil && w.dice.below(3) == 0 {
+		return w.claims
+	}
+	return w.source
+}
+
 func (w *world) server() *unit { return w.servers[w.dice.below(len(w.servers))] }
 
 func (w *world) anyPod() *unit {
 	if w.dice.below(2) == 0 {
-		return w.source
+		return w.door()
 	}
 	return w.sink()
 }

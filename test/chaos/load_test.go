@@ -19,6 +19,8 @@ const (
 	posters = 48
 	// postTimeout is after how long the client posts again.
 	postTimeout = 4 * time.Second
+	// Every now and then one posts many at a time: batchSize events, once in batchEvery messages. The connector publishes them as one atomic batch.
+	batchSize, batchEvery = 100, 2 * rate
 )
 
 // posted is what the client knows of a message.
@@ -26,6 +28,8 @@ type posted struct {
 	record
 	first, acknowledged time.Time
 	attempts            int
+	// claim: it travels as a claim check, to the HTTP target only.
+	claim bool
 }
 
 func (p *posted) waited() time.Duration { return p.acknowledged.Sub(p.first) }
@@ -50,19 +54,28 @@ func startLoad(t *testing.T, w *world) *load {
 		url: "http://" + w.listener + "/cases", dice: w.dice, stop: stop, done: make(chan struct{}), messages: map[string]*posted{}, refused: map[int]int{},
 		client: &http.Client{Timeout: postTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: posters}},
 	}
-	jobs := make(chan record)
+	jobs := make(chan []record)
 	go func() {
 		defer close(jobs)
 		tick := time.NewTicker(time.Second / rate)
 		defer tick.Stop()
-		for n := 0; ; n++ {
+		for n, next := 0, batchEvery; ; {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
 				return
 			}
+			size := 1
+			if n >= next {
+				size, next = batchSize, n+batchSize+batchEvery
+			}
+			var records []record
+			for range size {
+				records = append(records, l.record(n, size > 1))
+				n++
+			}
 			select {
-			case jobs <- l.record(n):
+			case jobs <- records:
 			case <-ctx.Done():
 				return
 			}
@@ -71,10 +84,13 @@ func startLoad(t *testing.T, w *world) *load {
 	var all sync.WaitGroup
 	for range posters {
 		all.Go(func() {
-			for r := range jobs {
-				l.post(t.Context(), r)
+			for records := range jobs {
+				l.post(t.Context(), records)
 			}
 		})
+	}
+	if w.claims != nil {
+		all.Go(func() { l.postClaims(t.Context(), ctx, "http://"+w.claimListener+"/blobs") })
 	}
 	go func() {
 		all.Wait()
@@ -84,35 +100,49 @@ func startLoad(t *testing.T, w *world) *load {
 	return l
 }
 
-// record n: every fifth is filtered out, every fiftieth is rejected, some are large.
-func (l *load) record(n int) record {
+// record n: every fifth is filtered out, every fiftieth is rejected, some are large, but for those of a batch.
+func (l *load) record(n int, ofBatch bool) record {
 	size := 200 + l.dice.below(1500)
-	if n%150 == 149 {
+	if n%150 == 149 && !ofBatch {
 		size = 50_000 + l.dice.below(400_000)
 	}
 	return record{ID: fmt.Sprintf("m%06d", n), Keep: n%5 != 0, Reject: n%50 == 7, Pad: strings.Repeat("x", size)}
 }
 
-// post a message until it is acknowledged.
-func (l *load) post(ctx context.Context, r record) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		panic(err)
+// post messages, together if there are several, until they are acknowledged.
+func (l *load) post(ctx context.Context, records []record) {
+	contentType, id, body := request(records)
+	var all []*posted
+	for _, r := range records {
+		r.Pad = ""
+		all = append(all, &posted{record: r})
 	}
-	p := &posted{record: r, first: time.Now()}
-	p.Pad = ""
+	l.until(ctx, all, func() int { return post(ctx, l.client, l.url, contentType, id, body) })
+}
+
+// until messages are acknowledged, try.
+func (l *load) until(ctx context.Context, all []*posted, try func() int) {
+	begun := time.Now()
 	l.mu.Lock()
-	l.messages[r.ID] = p
+	for _, p := range all {
+		p.first = begun
+		l.messages[p.ID] = p
+	}
 	l.mu.Unlock()
 	for ctx.Err() == nil {
-		status := l.try(ctx, r.ID, body)
+		status := try()
 		l.mu.Lock()
-		p.attempts++
-		if status == http.StatusAccepted {
+		for _, p := range all {
+			p.attempts++
+			if status != http.StatusAccepted {
+				continue
+			}
 			p.acknowledged = time.Now()
 			if l.worst == nil || p.waited() > l.worst.waited() {
 				l.worst = p
 			}
+		}
+		if status == http.StatusAccepted {
 			l.mu.Unlock()
 			return
 		}
@@ -125,15 +155,39 @@ func (l *load) post(ctx context.Context, r record) {
 	}
 }
 
-// try once. The status is 0 when there was no answer.
-func (l *load) try(ctx context.Context, id string, body []byte) int {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, bytes.NewReader(body))
+// request that posts one record with its id, or several as a batch of CloudEvents, which have theirs.
+func request(records []record) (contentType, id string, body []byte) {
+	if len(records) == 1 {
+		return "application/json", records[0].ID, encoded(records[0])
+	}
+	var events []map[string]any
+	for _, r := range records {
+		events = append(events, map[string]any{
+			"specversion": "1.0", "id": r.ID, "source": "urn:chaos", "type": "case", "datacontenttype": "application/json", "data": r,
+		})
+	}
+	return "application/cloudevents-batch+json", "", encoded(events)
+}
+
+func encoded(v any) []byte {
+	body, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Idempotency-Key", id)
-	response, err := l.client.Do(request)
+	return body
+}
+
+// post once. The status is 0 when there was no answer.
+func post(ctx context.Context, client *http.Client, url, contentType, id string, body []byte) int {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	request.Header.Set("Content-Type", contentType)
+	if id != "" {
+		request.Header.Set("Idempotency-Key", id)
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return 0
 	}

@@ -111,14 +111,14 @@ func boundedMemory(t *testing.T, b binaries, hostile bool) {
 		confine(t, u)
 		eventually(t, 60*time.Second, u.name+" is ready", u.answers)
 	}
-	l := &load{url: "http://" + w.listener + "/cases", client: &http.Client{Timeout: time.Minute}}
+	url, client := "http://"+w.listener+"/cases", &http.Client{Timeout: time.Minute}
 	var all sync.WaitGroup
 	var next atomic.Int64
 	for range heavyCallers {
 		all.Go(func() {
 			for n := next.Add(1); n <= heavyMessages; n = next.Add(1) {
 				id := fmt.Sprintf("m%03d", n)
-				for body := heavyBody(id, hostile); l.try(t.Context(), id, body) != http.StatusAccepted && t.Context().Err() == nil; {
+				for body := heavyBody(id, hostile); post(t.Context(), client, url, "application/json", id, body) != http.StatusAccepted && t.Context().Err() == nil; {
 					time.Sleep(100 * time.Millisecond)
 				}
 			}

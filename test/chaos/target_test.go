@@ -26,7 +26,8 @@ const (
 
 // effect is one piece of work that the target did.
 type effect struct {
-	at time.Time
+	// came is when the request did, at when the work was done.
+	came, at time.Time
 	// confirmed: the answer said so, and was handed to the network.
 	confirmed bool
 	key       string
@@ -77,6 +78,7 @@ type record struct {
 }
 
 func (g *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	came := time.Now()
 	g.mu.Lock()
 	m := g.mode
 	g.mu.Unlock()
@@ -97,6 +99,12 @@ func (g *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		hangUp(w, "")
 		return
 	}
+	if r.URL.Path == "/blobs" {
+		if id, ok := g.takeClaim(w, r); ok {
+			g.finish(w, r, m, id, came)
+		}
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // it has not arrived: nothing was done
@@ -114,7 +122,12 @@ func (g *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such court", http.StatusUnprocessableEntity)
 		return
 	}
-	n := g.work(in.ID, r.Header.Get("Idempotency-Key"))
+	g.finish(w, r, m, in.ID, came)
+}
+
+// finish a message: the work, and the answer.
+func (g *target) finish(w http.ResponseWriter, r *http.Request, m mode, id string, came time.Time) {
+	n := g.work(id, r.Header.Get("Idempotency-Key"), came)
 	// A target takes its time: a pod that dies always dies with some messages in its hands.
 	time.Sleep(g.dice.between(20*time.Millisecond, 100*time.Millisecond))
 	switch m {
@@ -124,7 +137,7 @@ func (g *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		hangUp(w, "HTTP/1.1 2")
 	default:
 		w.WriteHeader(http.StatusCreated)
-		g.confirm(in.ID, n)
+		g.confirm(id, n)
 	}
 }
 
@@ -136,7 +149,7 @@ func (g *target) refuse(what string, w http.ResponseWriter, status int) {
 }
 
 // work is what the target does with a message.
-func (g *target) work(id, key string) (n int) {
+func (g *target) work(id, key string, came time.Time) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -144,7 +157,7 @@ func (g *target) work(id, key string) (n int) {
 		g.gap, g.gapAt = gap, now
 	}
 	g.last = now
-	g.effects[id] = append(g.effects[id], effect{at: now, key: key})
+	g.effects[id] = append(g.effects[id], effect{came: came, at: now, key: key})
 	return len(g.effects[id]) - 1
 }
 

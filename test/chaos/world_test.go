@@ -36,6 +36,9 @@ type world struct {
 	disks []*disk
 
 	source, http, sql *unit
+	// claims is the source of large bodies; nil where there are none.
+	claims        *unit
+	claimListener string
 	// links of each pod, one to each server.
 	links    map[*unit][]*link
 	listener string
@@ -64,7 +67,7 @@ func newWorld(t *testing.T, b binaries, servers int, d *dice) *world {
 	w.startDatabase()
 	w.listener = freeAddress(t)
 	w.startPods(b)
-	for _, u := range []*unit{w.source, w.http, w.sql} {
+	for _, u := range []*unit{w.source, w.claims, w.http, w.sql} {
 		eventually(t, 60*time.Second, u.name+" is ready", u.answers)
 	}
 	return w
@@ -140,8 +143,9 @@ GRANT USAGE, CREATE ON SCHEMA public TO bus; GRANT SELECT, INSERT, UPDATE ON cas
 func (w *world) startPods(b binaries) {
 	httpFlow := loopback.Flow{Integration: "chaos", Source: "in", Route: "to-http", Destination: "d", Sink: "http"}
 	sqlFlow := loopback.Flow{Integration: "chaos", Source: "in", Route: "to-sql", Destination: "d", Sink: "sql"}
-	limits := loopback.Limits{MaxBytes: streamSize, DeadMaxBytes: streamSize, Retention: time.Second, DeduplicationWindow: window}
-	httpUsers, sqlUsers := w.prepare(limits, httpFlow), w.prepare(limits, sqlFlow)
+	limits := loopback.Limits{MaxBytes: streamSize, DeadMaxBytes: streamSize, Retention: time.Second, DeduplicationWindow: window, ClaimsMaxBytes: claimsSize}
+	claimFlow := loopback.Flow{Integration: "chaos", Source: "blobs", Route: "blobs-to-http", Destination: "d", Sink: "http"}
+	httpUsers, sqlUsers := w.prepare(limits, httpFlow, claimFlow), w.prepare(limits, sqlFlow)
 
 	source := w.config("in")
 	source.Source = &contract.Source{
@@ -149,12 +153,13 @@ func (w *world) startPods(b binaries) {
 		EventType: "case", Format: "JSON", DeduplicationWindow: contract.Duration(window),
 	}
 	w.source = w.pod(b, source, httpUsers.Source, nil)
+	w.startClaims(b, limits, claimFlow)
 
 	filter := contract.Step{Name: "filter", Filter: "data.keep"}
 	toHTTP := w.config("http")
 	toHTTP.Sink = &contract.Sink{System: w.system("http", map[string]any{
 		"url": w.target.url, "request": map[string]any{"method": "PUT", "path": "/cases/{data.id}"},
-	}), Routes: []contract.Route{route(httpFlow, filter)}}
+	}), Routes: []contract.Route{route(httpFlow, filter), claimRoute(claimFlow)}}
 	w.http = w.pod(b, toHTTP, httpUsers.Sink, nil)
 	w.flows[w.http] = httpFlow
 

@@ -248,16 +248,18 @@ func podNames(ctx context.Context, namespace, selector string) []string {
 }
 
 // tell why the spec failed, and what the cluster says of the flow.
-func (f *testFlow) tell(ctx context.Context) {
+func (f *testFlow) tell(ctx context.Context) { tell(ctx, f.Namespace, f.broker) }
+
+func tell(ctx context.Context, namespace string, broker types.NamespacedName) {
 	fmt.Fprintf(GinkgoWriter, "\n%s\n", CurrentSpecReport().FailureMessage())
 	for _, args := range [][]string{
-		{"get", "metip", "-n", f.Namespace, "-o", "wide"},
-		{"get", "brokers.bus.metip.dev", "-n", f.broker.Namespace, "-o", "wide"},
-		{"get", "metip", "-n", f.Namespace, "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name}{\"\\n\"}{range .status.conditions[*]}  {.type}={.status} {.reason}: {.message}{\"\\n\"}{end}{end}"},
-		{"get", "pods", "-n", f.Namespace, "-o", "wide"},
-		{"get", "pods", "-n", f.broker.Namespace, "-o", "wide"},
-		{"get", "events", "-n", f.Namespace, "--sort-by=.lastTimestamp"},
-		{"logs", "-n", f.Namespace, "-l", "app.kubernetes.io/managed-by=metip", "--all-containers", "--tail=40", "--prefix"},
+		{"get", "metip", "-n", namespace, "-o", "wide"},
+		{"get", "brokers.bus.metip.dev", "-n", broker.Namespace, "-o", "wide"},
+		{"get", "metip", "-n", namespace, "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name}{\"\\n\"}{range .status.conditions[*]}  {.type}={.status} {.reason}: {.message}{\"\\n\"}{end}{end}"},
+		{"get", "pods", "-n", namespace, "-o", "wide"},
+		{"get", "pods", "-n", broker.Namespace, "-o", "wide"},
+		{"get", "events", "-n", namespace, "--sort-by=.lastTimestamp"},
+		{"logs", "-n", namespace, "-l", "app.kubernetes.io/managed-by=metip", "--all-containers", "--tail=40", "--prefix"},
 		{"logs", "-n", "metip-system", "deployment/metip-manager", "--tail=80"},
 	} {
 		text, err := on.Run(ctx, args...)

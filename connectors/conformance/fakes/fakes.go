@@ -74,6 +74,17 @@ type Publisher struct {
 	calls  int
 	err    error
 	gate   chan struct{}
+	// waiting messages, and the most there have been.
+	waiting, crowd int
+	repeats        int
+	lost           error
+}
+
+// Lose makes Publish store what it is given and answer err nevertheless, as a broker does whose confirmation is lost; nil ends that.
+func (p *Publisher) Lose(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost = err
 }
 
 // Fail makes Publish and Ready answer err from now on; nil lets them work.
@@ -104,16 +115,23 @@ func (p *Publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 	p.mu.Lock()
 	p.calls++
 	gate := p.gate
+	p.waiting += len(messages)
+	p.crowd = max(p.crowd, p.waiting)
 	p.mu.Unlock()
+	var ended error
 	if gate != nil {
 		select {
 		case <-gate:
 		case <-ctx.Done():
-			return ctx.Err()
+			ended = ctx.Err()
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.waiting -= len(messages)
+	if ended != nil {
+		return ended
+	}
 	if p.err != nil {
 		return p.err
 	}
@@ -125,9 +143,11 @@ func (p *Publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 		if p.stored[id] == nil {
 			p.stored[id] = m
 			p.order = append(p.order, m)
+		} else {
+			p.repeats++
 		}
 	}
-	return nil
+	return p.lost
 }
 
 // Ready implements sdk.Publisher.
@@ -142,6 +162,20 @@ func (p *Publisher) Stored() []*sdk.Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]*sdk.Message(nil), p.order...)
+}
+
+// Repeats are how many messages were given again that were stored already.
+func (p *Publisher) Repeats() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.repeats
+}
+
+// Waiting is how many messages wait for their confirmation now, and how many did at most.
+func (p *Publisher) Waiting() (now, most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting, p.crowd
 }
 
 // Calls of Publish so far, also of those that wait.
@@ -176,6 +210,11 @@ func (r *Reporter) State() (err error, reported bool) {
 // Runtime of a connector called test/connector. Its Dial is the plain one; its Listen listens on listener, if that is given.
 func Runtime(t testing.TB, config *contract.Config, secrets sdk.Secrets, listener net.Listener) sdk.Runtime {
 	t.Helper()
+	return NewRuntime(config, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})), secrets, listener)
+}
+
+// NewRuntime is Runtime where there is no test, in a process of its own.
+func NewRuntime(config *contract.Config, log *slog.Logger, secrets sdk.Secrets, listener net.Listener) sdk.Runtime {
 	config.Version = contract.ConfigVersion
 	config.Connector.Namespace, config.Connector.Name, config.Connector.UID = "test", "connector", "uid"
 	if config.Auth.Kind == contract.AuthNone {
@@ -184,7 +223,7 @@ func Runtime(t testing.TB, config *contract.Config, secrets sdk.Secrets, listene
 	config.Auth.SecretName = "test-secret"
 	return sdk.Runtime{
 		Config:  config,
-		Log:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Log:     log,
 		Secrets: secrets,
 		Dial:    (&net.Dialer{}).DialContext,
 		Listen: func(context.Context) (net.Listener, error) {

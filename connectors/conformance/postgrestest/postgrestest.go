@@ -46,13 +46,16 @@ type Server struct {
 	output  *bytes.Buffer
 }
 
-// Start a server.
-func Start() (*Server, error) {
+// Start a server on loopback.
+func Start() (*Server, error) { return StartOn("127.0.0.1") }
+
+// StartOn starts a server on another address of this machine, where all who reach it may log in.
+func StartOn(host string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Host: "127.0.0.1", bin: bin}
+	s := &Server{Host: host, bin: bin}
 	if s.dir, err = os.MkdirTemp("", "metip-postgres-"); err != nil {
 		return nil, err
 	}
@@ -113,7 +116,17 @@ func (s *Server) prepare() error {
 	if output, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, output)
 	}
-	return nil
+	return s.allow()
+}
+
+// allow those whom the server can be reached by; initdb allows loopback.
+func (s *Server) allow() error {
+	hba, err := os.OpenFile(filepath.Join(s.dir, "data", "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = hba.WriteString("host all all 0.0.0.0/0 scram-sha-256\n")
+	return errors.Join(err, hba.Close())
 }
 
 // handOver the directory to the user that the server runs as: it refuses to run as root.
@@ -163,7 +176,7 @@ func (s *Server) Resume() error {
 	s.command = s.run("postgres", "-D", filepath.Join(s.dir, "data"),
 		"-c", "listen_addresses="+s.Host, "-c", "port="+strconv.Itoa(s.Port), "-c", "unix_socket_directories="+s.dir,
 		"-c", "ssl=on", "-c", "ssl_cert_file="+filepath.Join(s.dir, "server.crt"), "-c", "ssl_key_file="+filepath.Join(s.dir, "server.key"),
-		"-c", "fsync=off", "-c", "log_statement=none", "-c", "max_connections=60")
+		"-c", "fsync=off", "-c", "wal_level=logical", "-c", "max_replication_slots=40", "-c", "max_wal_senders=40", "-c", "log_statement=none", "-c", "max_connections=60")
 	s.command.Stdout, s.command.Stderr = s.output, s.output
 	if err := s.command.Start(); err != nil {
 		return err

@@ -150,7 +150,13 @@ func (c *Cluster) Servers() int { return len(c.nodes) }
 // Boot server i, again after Kill: at the same address, with what is on disk.
 func (c *Cluster) Boot(i int) {
 	c.t.Helper()
-	c.nodes[i].process = Spawn(c.t, "server "+c.nodes[i].name, envServer+"="+c.nodes[i].conf)
+	c.nodes[i].process = RunServer(c.t, "server "+c.nodes[i].name, c.nodes[i].conf)
+}
+
+// RunServer starts a server of a configuration file, as a process of its own that ends with the test. The package's TestMain has to call Main.
+func RunServer(t testing.TB, name, conf string) *Process {
+	t.Helper()
+	return Spawn(t, name, envServer+"="+conf)
 }
 
 // Kill server i as kill -9 does. Its files stay.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/metip/metip/connectors/conformance/servers"
 )
 
 // Process is what can be killed and frozen as a pod or a server is: the test's own binary, run once more, whose TestMain finds by its
@@ -77,7 +79,10 @@ func (p *Process) Kill() {
 }
 
 // Freeze it, as a node does that is out of breath, and Thaw it.
-func (p *Process) Freeze() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *Process) Freeze() {
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	servers.AwaitStopped(p.cmd.Process.Pid)
+}
 
 // Thaw a frozen process.
 func (p *Process) Thaw() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
@@ -96,4 +101,10 @@ func (p *Process) tail() string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
 	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+}
+
+// Terminate it as a kubelet does, and wait for its end.
+func (p *Process) Terminate() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	<-p.ended
 }

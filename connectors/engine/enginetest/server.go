@@ -243,6 +243,16 @@ func (s *Server) Claims(namespace, integration string, maxBytes int64) jetstream
 	}))
 }
 
+// Table makes a lookup table of an Integration, by the contract.
+func (s *Server) Table(namespace, integration, table string, maxBytes int64) jetstream.Stream {
+	s.t.Helper()
+	return must[jetstream.Stream](s.t, "make table "+table)(s.Admin().CreateOrUpdateStream(s.t.Context(), jetstream.StreamConfig{
+		Name: contract.TableStream(namespace, integration, table), Subjects: []string{contract.TableSubjects(namespace, integration, table)},
+		MaxBytes: maxBytes, MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowDirect: true, AllowMsgTTL: true, DenyDelete: true,
+		Replicas: max(1, s.replicas),
+	}))
+}
+
 // Durable makes the durable consumer of a destination that reads everything of the Integration.
 func (s *Server) Durable(namespace, integration, route, destination string, ackWait time.Duration) jetstream.Consumer {
 	s.t.Helper()

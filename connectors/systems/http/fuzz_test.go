@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/quantity"
 )
 
 // checkEvents holds for every event that is let in: nothing in it can break a header, and what is required is there.
@@ -147,7 +148,7 @@ func FuzzXML(f *testing.F) {
 func FuzzQuantity(f *testing.F) {
 	f.Add("1Mi")
 	f.Fuzz(func(t *testing.T, text string) {
-		if n, err := parseQuantity(text); err == nil && strings.Trim(text, "0123456789") == "" && n < 0 {
+		if n, err := quantity.Parse(text); err == nil && strings.Trim(text, "0123456789") == "" && n < 0 {
 			t.Fatalf("%q is %d", text, n)
 		}
 	})

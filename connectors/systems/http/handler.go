@@ -42,15 +42,26 @@ type handler struct {
 	bodies   atomic.Int64
 	// exchange is nil where requests become messages.
 	exchange *exchange
+	// dialect is nil where requests are plain HTTP.
+	dialect Dialect
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.requests.Add(1) > maxRequests {
 		h.requests.Add(-1)
-		unavailable(1, "too many requests at a time: send it again").write(w)
+		p := unavailable(1, "too many requests at a time: send it again")
+		if h.dialect != nil {
+			h.refuse(w, r, p)
+			return
+		}
+		p.write(w)
 		return
 	}
 	defer h.requests.Add(-1)
+	if h.dialect != nil {
+		h.converse(w, r)
+		return
+	}
 	if h.exchange != nil {
 		h.call(w, r)
 		return

@@ -4,19 +4,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/url"
 	"strings"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/quantity"
 )
 
 // sourceOptions are the JSON of the API's HTTPSource.
 type sourceOptions struct {
-	Path        string          `json:"path"`
-	MaxBodySize *quantity       `json:"maxBodySize"`
-	AllowFrom   json.RawMessage `json:"allowFrom"` // the operator's: it becomes a NetworkPolicy
+	Path        string             `json:"path"`
+	MaxBodySize *quantity.Quantity `json:"maxBodySize"`
+	AllowFrom   json.RawMessage    `json:"allowFrom"` // the operator's: it becomes a NetworkPolicy
 	// Exchange is OneWay (a request becomes a message, and the answer is 202) or RequestReply (a Route's service answers; Path is
 	// then a prefix, and every method is taken). Empty means OneWay.
 	Exchange string `json:"exchange"`
@@ -59,58 +59,6 @@ func decodeSourceOptions(raw json.RawMessage) (path string, maxBody int64, excha
 		return "", 0, "", fmt.Errorf("a request that is answered is at most %d bytes: lower maxBodySize", contract.MaxMessageSize)
 	}
 	return path, maxBody, exchange, nil
-}
-
-// quantity is a Kubernetes quantity of bytes: 1048576, "1Mi", "1.5k", "1e6". Fractions of a byte are rounded up.
-type quantity int64
-
-var quantitySuffixes = []struct {
-	suffix string
-	factor int64
-}{{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}}
-
-// UnmarshalJSON reads a string or a number.
-func (q *quantity) UnmarshalJSON(b []byte) error {
-	text := strings.Trim(string(b), `"`)
-	n, err := parseQuantity(text)
-	if err != nil {
-		return fmt.Errorf("quantity %q: %w", text, err)
-	}
-	*q = quantity(n)
-	return nil
-}
-
-func parseQuantity(text string) (int64, error) {
-	if len(text) > 32 {
-		return 0, errors.New("too long")
-	}
-	factor := big.NewRat(1, 1)
-	for _, s := range quantitySuffixes {
-		if rest, ok := strings.CutSuffix(text, s.suffix); ok {
-			text, factor = rest, big.NewRat(s.factor, 1)
-			break
-		}
-	}
-	if rest, ok := strings.CutSuffix(text, "m"); ok {
-		text, factor = rest, big.NewRat(1, 1000)
-	}
-	if i := strings.IndexAny(text, "eE"); i >= 0 && len(text)-i > 4 {
-		return 0, errors.New("the exponent is too large")
-	}
-	if strings.Trim(text, "+-0123456789.eE") != "" {
-		return 0, errors.New("not a number with a suffix such as Ki or Mi")
-	}
-	n, ok := new(big.Rat).SetString(text)
-	if !ok {
-		return 0, errors.New("not a number")
-	}
-	n.Mul(n, factor)
-	up := new(big.Int).Add(n.Num(), new(big.Int).Sub(n.Denom(), big.NewInt(1)))
-	up.Div(up, n.Denom())
-	if !up.IsInt64() {
-		return 0, errors.New("out of range")
-	}
-	return up.Int64(), nil
 }
 
 // sinkOptions are the JSON of the API's HTTPSink.

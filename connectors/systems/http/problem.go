@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 )
 
 // problem is an answer other than 202, as RFC 9457 has it: detail says what to do about it.
@@ -40,12 +39,7 @@ type problemBody struct {
 func (p *problem) write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
-	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
-	}
-	if p.header[0] != "" {
-		h.Set(p.header[0], p.header[1])
-	}
+	p.announce(w)
 	if p.hop != "" {
 		h.Set(headerHop, p.hop)
 	}

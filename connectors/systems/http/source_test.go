@@ -22,6 +22,7 @@ import (
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/quantity"
 )
 
 // listening is a source that runs.
@@ -527,12 +528,12 @@ func TestBodiesAreBoundedTogether(t *testing.T) {
 func TestSourceOptions(t *testing.T) {
 	quantities := map[string]int64{"1": 1, "1Mi": 1 << 20, "1536Ki": 1536 << 10, "1.5k": 1500, "1e3": 1000, "1500m": 2, "2M": 2e6, "0.5Ki": 512}
 	for text, want := range quantities {
-		if got, err := parseQuantity(text); err != nil || got != want {
+		if got, err := quantity.Parse(text); err != nil || got != want {
 			t.Errorf("%s: %d, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "x", "1e999999999", "Mi", "1 Mi", "1/2", "--1"} {
-		if got, err := parseQuantity(text); err == nil {
+		if got, err := quantity.Parse(text); err == nil {
 			t.Errorf("%q is %d", text, got)
 		}
 	}

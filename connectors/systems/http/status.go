@@ -11,10 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/oneline"
 	"github.com/metip/metip/connectors/systems/internal/tlsfiles"
 )
 
@@ -104,27 +104,10 @@ func excerpt(answer string, hidden []string) string {
 	for _, secret := range hidden {
 		answer = strings.ReplaceAll(answer, secret, "***")
 	}
-	var b strings.Builder
-	space := false
-	for _, r := range answer {
-		if unicode.IsSpace(r) || !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			space = b.Len() > 0
-			continue
-		}
-		if b.Len() >= maxExcerpt {
-			b.WriteString("...")
-			break
-		}
-		if space {
-			b.WriteByte(' ')
-			space = false
-		}
-		b.WriteRune(r)
-	}
-	if b.Len() == 0 {
+	if answer = oneline.Excerpt(answer, maxExcerpt); answer == "" {
 		return ""
 	}
-	return ": " + b.String()
+	return ": " + answer
 }
 
 func statusText(status int) string {

@@ -64,7 +64,7 @@ func judge(err error) (v verdict, reason string) {
 }
 
 // unavailable is the state of a database that does not work for us at all.
-func (s *sink) unavailable(err error) error {
+func (s *access) unavailable(err error) error {
 	var already *sdk.UnavailableError
 	if errors.As(err, &already) {
 		return already

@@ -5,50 +5,34 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
-	"github.com/metip/metip/connectors/systems/internal/tlsfiles"
 )
 
 const (
-	connectTimeout = 5 * time.Second
-	checkTimeout   = 5 * time.Second
+	checkTimeout = 5 * time.Second
 	// maxConns of one pod: batches are large, so that few connections keep a server busy.
-	maxConns    = 4
-	defaultPort = 5432
+	maxConns = 4
 )
 
 // options are the JSON of the API's PostgresSink.
 type options struct {
-	Connection struct {
-		Host       string `json:"host"`
-		Port       int    `json:"port"`
-		Database   string `json:"database"`
-		Encryption string `json:"encryption"`
-	} `json:"connection"`
-	Write json.RawMessage `json:"write"`
+	Connection connection      `json:"connection"`
+	Write      json.RawMessage `json:"write"`
 }
 
 // sink writes over one pool of connections.
 type sink struct {
-	rt       sdk.Runtime
-	pool     *pgxpool.Pool
-	tls      *tlsfiles.Client // nil: not encrypted
-	write    json.RawMessage
-	endpoint string // postgres://host:port/database, for errors
-	ledgers  ledgers
-	stop     context.CancelFunc
-	done     chan struct{}
+	*access
+	pool    *pgxpool.Pool
+	write   json.RawMessage
+	ledgers ledgers
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 // NewSink makes a sink of the JSON of the API's PostgresSink. It connects when it is first used.
@@ -57,28 +41,14 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 	if err := sdk.DecodeOptions(raw, &o); err != nil {
 		return nil, err
 	}
-	c := &o.Connection
-	if c.Port == 0 {
-		c.Port = defaultPort
+	server, err := newServer(rt, o.Connection)
+	if err != nil {
+		return nil, err
 	}
-	if c.Host == "" || c.Database == "" || c.Port < 0 || c.Port > 65535 {
-		return nil, errors.New("connection: host and database are needed, and a port between 1 and 65535")
-	}
-	if rt.Config.Auth.Kind != contract.AuthBasic {
-		return nil, fmt.Errorf("auth %q: PostgreSQL needs a user name and a password (basic)", rt.Config.Auth.Kind)
-	}
-	s := &sink{rt: rt, write: o.Write, done: make(chan struct{})}
-	switch c.Encryption {
-	case "", "Required":
-		s.tls = tlsfiles.NewClient(rt, c.Host)
-	case "Disabled":
-	default:
-		return nil, fmt.Errorf("encryption %q is not one of Required and Disabled", c.Encryption)
-	}
-	s.endpoint = "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) + "/" + c.Database
+	s := &sink{access: server, write: o.Write, done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // the sink's own life: Close ends it
 	s.stop = cancel
-	config, err := s.poolConfig(&o)
+	config, err := s.poolConfig()
 	if err == nil {
 		s.pool, err = pgxpool.NewWithConfig(ctx, config)
 	}
@@ -90,51 +60,16 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 	return s, nil
 }
 
-// poolConfig takes no connection's setting from the environment: each is given here.
-func (s *sink) poolConfig(o *options) (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig("host=localhost port=5432 user=metip password=x dbname=metip sslmode=disable")
+func (s *sink) poolConfig() (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(noConnection)
 	if err != nil {
 		return nil, err
 	}
-	c := config.ConnConfig
-	c.Host, c.Port, c.Database = o.Connection.Host, uint16(o.Connection.Port), o.Connection.Database
-	c.Password, c.Fallbacks, c.TLSConfig, c.ValidateConnect, c.AfterConnect = "", nil, nil, nil, nil
-	c.ConnectTimeout = connectTimeout
-	c.DialFunc = s.rt.Dial
-	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks
-	c.DefaultQueryExecMode = pgx.QueryExecModeExec
-	c.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		// A statement that is given up is also cancelled in the server, or it would wait for its lock there for ever.
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: time.Second}
-	}
-	c.RuntimeParams = map[string]string{
-		"application_name": "metip/" + s.rt.Config.Connector.Namespace + "/" + s.rt.Config.Connector.Name,
-		"client_encoding":  "UTF8",
-		"timezone":         "UTC",
-		"datestyle":        "ISO, YMD",
-	}
+	s.configure(config.ConnConfig)
 	config.MaxConns, config.MinConns = maxConns, 0
 	config.MaxConnIdleTime, config.MaxConnLifetime = 5*time.Minute, time.Hour
 	config.BeforeConnect = s.authenticate
 	return config, nil
-}
-
-// authenticate gives each new connection what the mounted files hold now.
-func (s *sink) authenticate(_ context.Context, c *pgx.ConnConfig) error {
-	user, err := s.rt.Secrets.Get(contract.FileUsername)
-	if err != nil {
-		return err
-	}
-	password, err := s.rt.Secrets.Get(contract.FilePassword)
-	if err != nil {
-		return err
-	}
-	c.User, c.Password = string(user), string(password)
-	if s.tls == nil {
-		return nil
-	}
-	c.TLSConfig, _, err = s.tls.Config()
-	return err
 }
 
 // tend follows the Secrets, so that connections made with old ones go, and cleans up now and then.

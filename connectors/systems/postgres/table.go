@@ -105,7 +105,7 @@ func (s *sink) loadTable(ctx context.Context, name string, keys []string) (*tabl
 	return t, s.ensureLedger(ctx, t.ledger)
 }
 
-func (s *sink) systemErrorf(format string, a ...any) error {
+func (s *access) systemErrorf(format string, a ...any) error {
 	return sdk.Unavailable(contract.ReasonSystemError, fmt.Errorf("%s: "+format, append([]any{s.endpoint}, a...)...))
 }
 

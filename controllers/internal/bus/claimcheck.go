@@ -41,14 +41,20 @@ type claimIndex struct {
 	namespace, integration string
 	// made is when the three streams were made, as one text: when one is made anew everything is read again.
 	made string
-	// read up to these sequences.
-	chunks, letters, events uint64
+	// read up to these places.
+	chunks, letters, events place
 	// connectors that have claims, whose events are read.
 	connectors map[string]bool
 	claims     map[string]*claimState
 	// named is the highest sequence of an event that names a claim, and dead are those of dead letters.
 	named map[string]uint64
 	dead  map[string][]uint64
+}
+
+// place in a stream: a sequence, and when its message was stored.
+type place struct {
+	sequence uint64
+	at       time.Time
 }
 
 // claimState of one claim.
@@ -86,6 +92,7 @@ func (t *trimmer) allClaims(ctx context.Context, infos []*jetstream.StreamInfo) 
 		if !present[name] {
 			delete(t.claims, name)
 			delete(t.crowded, contract.EventStream(x.namespace, x.integration))
+			t.forgetClaims(x)
 		}
 	}
 }
@@ -109,7 +116,13 @@ func (t *trimmer) cleanClaims(ctx context.Context, listed *jetstream.StreamInfo)
 	}
 	made := fmt.Sprint(chunks.Created.UnixNano(), letters.Created.UnixNano(), events.Created.UnixNano())
 	x := t.claims[listed.Config.Name]
-	if x == nil || x.made != made {
+	cut := false
+	if x != nil && x.made == made {
+		if cut, err = t.cutBack(ctx, map[*jetstream.StreamInfo]place{chunks: x.chunks, letters: x.letters, events: x.events}); err != nil {
+			return err
+		}
+	}
+	if x == nil || x.made != made || cut {
 		x = newClaimIndex(namespace, integration, made)
 		t.claims[listed.Config.Name] = x
 	}
@@ -124,7 +137,30 @@ func (t *trimmer) cleanClaims(ctx context.Context, listed *jetstream.StreamInfo)
 	if events.State.FirstSeq != front {
 		return nil // it was trimmed meanwhile: look again
 	}
-	return t.dropClaims(ctx, x, chunks, front)
+	err = t.dropClaims(ctx, x, chunks, front)
+	t.countHeld(x)
+	return err
+}
+
+// cutBack tells whether a stream is not any more what was read: servers that die together lose what they had not written to disk, and give its
+// sequences to other messages. What was read is not known of those, so everything is read again.
+func (t *trimmer) cutBack(ctx context.Context, read map[*jetstream.StreamInfo]place) (bool, error) {
+	for info, p := range read {
+		if info.State.LastSeq < p.sequence {
+			return true, nil
+		}
+		if p.sequence == 0 {
+			continue
+		}
+		found, err := t.get(ctx, info.Config.Name, map[string]any{"seq": p.sequence, "no_hdr": true})
+		if err != nil {
+			return false, err
+		}
+		if found.Sequence == p.sequence && !found.Time.Equal(p.at) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (t *trimmer) info(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
@@ -144,7 +180,7 @@ func (t *trimmer) readClaims(ctx context.Context, x *claimIndex, chunks *jetstre
 		return false, err
 	}
 	if len(x.connectors) > known {
-		x.events = 0 // those of another Connector count from now on
+		x.events = place{} // those of another Connector count from now on
 	}
 	letters, err := t.info(ctx, contract.DeadStream(x.namespace, x.integration))
 	if err != nil {
@@ -165,16 +201,16 @@ func (t *trimmer) readClaims(ctx context.Context, x *claimIndex, chunks *jetstre
 }
 
 // readOn reads a stream from where it was left to its end.
-func (t *trimmer) readOn(ctx context.Context, info *jetstream.StreamInfo, filters []string, at *uint64, until time.Time, each func(stored)) (whole bool, err error) {
+func (t *trimmer) readOn(ctx context.Context, info *jetstream.StreamInfo, filters []string, at *place, until time.Time, each func(stored)) (whole bool, err error) {
 	last := info.State.LastSeq
-	sc := scan{stream: info.Config.Name, filters: filters, after: max(*at, info.State.FirstSeq-min(1, info.State.FirstSeq)), last: last, headersOnly: true, batch: countBatch}
+	sc := scan{stream: info.Config.Name, filters: filters, after: max(at.sequence, info.State.FirstSeq-min(1, info.State.FirstSeq)), last: last, headersOnly: true, batch: countBatch}
 	whole, err = t.scan(ctx, sc, until, func(m stored) error {
 		each(m)
-		*at = m.sequence
+		*at = place{m.sequence, m.at}
 		return nil
 	})
-	if whole {
-		*at = max(*at, last)
+	if whole && last > at.sequence {
+		*at = place{last, info.State.LastTime}
 	}
 	return whole, err
 }
@@ -246,6 +282,7 @@ func (t *trimmer) dropClaims(ctx context.Context, x *claimIndex, chunks *jetstre
 			return fmt.Errorf("removing claim %s of Connector %s: %w", id, c.connector, err)
 		}
 		delete(x.claims, id)
+		t.countDropped(x, c.bytes)
 		t.log.V(1).Info("a claim check was removed that nothing names", "stream", chunks.Config.Name, "connector", c.connector, "claim", id, "bytes", c.bytes)
 	}
 	return nil

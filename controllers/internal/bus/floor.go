@@ -31,15 +31,15 @@ type consumerPage struct {
 // either list was not, or the two are not an interval apart.
 func (t *trimmer) floor(ctx context.Context, info *jetstream.StreamInfo, state *trimState) (floor uint64, complete bool, err error) {
 	now := time.Now()
+	if !state.floorAt.IsZero() && now.Sub(state.floorAt) < t.interval/2 {
+		return 0, false, nil // too soon for a list that counts
+	}
 	current, err := t.lowest(ctx, info.Config.Name)
 	if err != nil {
 		state.floorAt = time.Time{}
 		return 0, false, err
 	}
 	previous, at := state.floor, state.floorAt
-	if !at.IsZero() && now.Sub(at) < t.interval/2 {
-		return 0, false, nil
-	}
 	state.floor, state.floorAt = current, now
 	if at.IsZero() {
 		return 0, false, nil

@@ -121,26 +121,27 @@ func (t *trimmer) markFull(ctx context.Context, info *jetstream.StreamInfo, subj
 }
 
 // lower a raised stream to what is wanted, once it holds less than that. A leftover of an earlier process is lowered too.
-func (t *trimmer) lower(ctx context.Context, name string) error {
-	stream, err := t.js.Stream(ctx, name)
-	if err != nil {
-		return err
+func (t *trimmer) lower(ctx context.Context, info *jetstream.StreamInfo) error {
+	name := info.Config.Name
+	if info.Config.MaxBytes > wantedBytes(info) {
+		var err error
+		if info, err = t.info(ctx, name); err != nil {
+			return err
+		}
 	}
-	info := stream.CachedInfo()
 	want := wantedBytes(info)
-	if info.Config.MaxBytes <= want {
-		t.setRaised(name, false)
-		return nil
-	}
-	if int64(info.State.Bytes) >= want {
-		return nil
-	}
-	cfg := info.Config
-	cfg.MaxBytes = want
-	if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
-		return fmt.Errorf("lowering max_bytes: %w", err)
+	if info.Config.MaxBytes > want {
+		if int64(info.State.Bytes) >= want {
+			return nil
+		}
+		cfg := info.Config
+		cfg.MaxBytes = want
+		if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("lowering max_bytes: %w", err)
+		}
 	}
 	t.setRaised(name, false)
+	t.setRoom(name, roomWanted, want)
 	return nil
 }
 

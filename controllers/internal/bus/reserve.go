@@ -2,9 +2,11 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/metip/metip/connectors/contract"
@@ -21,6 +23,85 @@ const relayReserve = 2 * (contract.MaxMessageSize + contract.MaxHeaderSize)
 // heldUpInterval is between two looks while a relay is held up.
 const heldUpInterval = 2 * time.Second
 
+// room is what a stream has been given for its relay.
+type room int
+
+const (
+	roomWanted room = iota
+	roomRaised
+	roomUsedUp
+)
+
+// setRoom of a stream, and say so when it is another.
+func (t *trimmer) setRoom(stream string, r room, maxBytes int64) {
+	if t.rooms[stream] == r {
+		return
+	}
+	switch r {
+	case roomRaised:
+		t.log.Info("raised a full stream, so that the relay can go on", "stream", stream, "maxBytes", maxBytes)
+	case roomUsedUp:
+		t.log.Info("the relay is held up by a full stream, and its reserve is used up", "stream", stream, "maxBytes", maxBytes)
+	default:
+		t.log.Info("lowered a stream, which has room again", "stream", stream, "maxBytes", maxBytes)
+	}
+	if r == roomWanted {
+		delete(t.rooms, stream)
+	} else {
+		t.rooms[stream] = r
+	}
+}
+
+// next look: soon while a relay waits for room, of which it gets little at a time.
+func (t *trimmer) next() time.Duration {
+	for _, state := range t.streams {
+		if state.heldUp {
+			return min(t.interval, heldUpInterval)
+		}
+	}
+	return t.interval
+}
+
+// quick look at the streams that hold up their relays, and at nothing else. It says what fails when that is something else than before.
+func (t *trimmer) quick(ctx context.Context) error {
+	if !t.nc.IsConnected() {
+		return nats.ErrDisconnected
+	}
+	for name, state := range t.streams {
+		if !state.heldUp {
+			continue
+		}
+		before := state.failed
+		state.failed = ""
+		if err := t.quickOne(ctx, name, state); err != nil && ctx.Err() == nil {
+			if state.failed = err.Error(); state.failed != before {
+				t.log.Info("stream was not trimmed", "stream", name, "error", state.failed)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *trimmer) quickOne(ctx context.Context, name string, state *trimState) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var failed error
+	if state.state != "" {
+		info, err := t.info(ctx, state.state)
+		if err == nil {
+			err = t.stateRoom(ctx, info)
+		}
+		failed = err
+	}
+	info, err := t.info(ctx, name)
+	if err != nil {
+		// The next look at everything finds out whether it is gone.
+		state.heldUp = !errors.Is(err, jetstream.ErrStreamNotFound)
+		return errors.Join(failed, err)
+	}
+	return errors.Join(failed, t.one(ctx, info))
+}
+
 // makeRoom for a relay that is held up, and tell whether it is.
 func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) (heldUp bool, err error) {
 	namespace, integration := info.Config.Metadata[metaNamespace], info.Config.Metadata[metaIntegration]
@@ -36,7 +117,8 @@ func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) (hel
 	}
 	cfg := stream.CachedInfo().Config
 	if cfg.MaxBytes >= limit {
-		return true, fmt.Errorf("the relay is held up by a full stream, and its reserve of %d MiB is used up", (limit-wantedBytes(info))>>20)
+		t.setRoom(name, roomUsedUp, cfg.MaxBytes)
+		return true, nil
 	}
 	t.setRaised(name, true)
 	cfg.MaxBytes = min(max(cfg.MaxBytes, int64(stream.CachedInfo().State.Bytes))+step, limit)
@@ -44,7 +126,7 @@ func (t *trimmer) makeRoom(ctx context.Context, info *jetstream.StreamInfo) (hel
 		return true, fmt.Errorf("raising max_bytes for the relay: %w", err)
 	}
 	info.Config.MaxBytes = cfg.MaxBytes
-	t.log.Info("raised a full stream, so that the relay can go on", "stream", name, "maxBytes", cfg.MaxBytes)
+	t.setRoom(name, roomRaised, cfg.MaxBytes)
 	return true, nil
 }
 
@@ -61,10 +143,7 @@ func (t *trimmer) stateRoom(ctx context.Context, info *jetstream.StreamInfo) err
 			return err
 		}
 	}
-	if info.Config.MaxBytes > wantedBytes(info) {
-		return t.lower(ctx, name)
-	}
-	return nil
+	return t.lower(ctx, info)
 }
 
 // heldUp tells whether a pod of a connector reports that the stream is full.

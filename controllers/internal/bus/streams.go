@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -69,6 +70,9 @@ func (s *session) furtherStreams(want Streams) (list []jetstream.StreamConfig) {
 	if want.ClaimsMaxBytes > 0 {
 		list = append(list, s.claimStream(want))
 	}
+	for _, t := range want.Tables {
+		list = append(list, s.tableStream(want, t))
+	}
 	return list
 }
 
@@ -85,15 +89,19 @@ func (s *session) claimStream(want Streams) jetstream.StreamConfig {
 	return cfg
 }
 
-// ensureEvents makes or repairs the event stream. Where dead letters or state outlived an earlier one, which an administrator or a lost disk took
-// away, the sequences of the new one begin beyond any of the old one's: both name messages by them, and would take new ones for those.
+// ensureEvents makes or repairs the event stream. Where dead letters, state or tables outlived an earlier one, which an administrator or a lost disk
+// took away, the sequences of the new one begin beyond any of the old one's: they name messages by them, and would take new ones for those.
 // It begins with the microseconds since 1970, which no stream of less than a million messages a second overtakes.
 func (s *session) ensureEvents(ctx context.Context, want Streams) (bool, error) {
 	cfg := s.eventStream(want)
 	if _, err := s.js.Stream(ctx, cfg.Name); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return s.ensureStream(ctx, cfg)
 	}
-	for _, name := range []string{contract.DeadStream(want.Namespace, want.Integration), contract.StateStream(want.Namespace, want.Integration)} {
+	names := []string{contract.DeadStream(want.Namespace, want.Integration), contract.StateStream(want.Namespace, want.Integration)}
+	for _, t := range want.Tables {
+		names = append(names, contract.TableStream(want.Namespace, want.Integration, t.Name))
+	}
+	for _, name := range names {
 		stream, err := s.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			continue
@@ -108,11 +116,11 @@ func (s *session) ensureEvents(ctx context.Context, want Streams) (bool, error) 
 	return s.ensureStream(ctx, cfg)
 }
 
-// stateStream keeps the last document of each key, for as long as the document says. A message of the relay removes nobody else's: there is no
-// other writer.
+// stateStream keeps the last document of each key, for as long as the document says. A message removes nobody else's: a source writes under
+// one subject, the relay under any, and there is no roll-up.
 func (s *session) stateStream(want Streams) jetstream.StreamConfig {
 	cfg := s.baseStream(contract.StateStream(want.Namespace, want.Integration), want.StateMaxBytes)
-	cfg.Description = "state of the steps of Integration " + want.Namespace + "/" + want.Integration
+	cfg.Description = "state of the steps and sources of Integration " + want.Namespace + "/" + want.Integration
 	cfg.Subjects = []string{contract.StateSubjects(want.Namespace, want.Integration)}
 	cfg.MaxMsgsPerSubject, cfg.AllowMsgTTL, cfg.AllowAtomicPublish = 1, true, false
 	cfg.Duplicates = deadDuplicates
@@ -123,17 +131,53 @@ func (s *session) stateStream(want Streams) jetstream.StreamConfig {
 
 // PurgeState implements Session.
 func (s *session) PurgeState(ctx context.Context, namespace, integration string, route types.UID, destination string) error {
+	return s.purgeState(ctx, namespace, integration, contract.StatePrefix(namespace, integration, string(route), destination)+">")
+}
+
+// purgeState removes the documents of some subjects.
+func (s *session) purgeState(ctx context.Context, namespace, integration, subjects string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	name := contract.StateStream(namespace, integration)
 	stream, err := s.js.Stream(ctx, name)
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(contract.StatePrefix(namespace, integration, string(route), destination)+">"))
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(subjects))
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("stream %s: %w", name, explain(err))
 	}
 	return nil
+}
+
+// Positions implements Session.
+func (s *session) Positions(ctx context.Context, namespace, integration string) ([]types.UID, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	name := contract.StateStream(namespace, integration)
+	stream, err := s.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	var info *jetstream.StreamInfo
+	if err == nil {
+		info, err = stream.Info(ctx, jetstream.WithSubjectFilter(contract.PositionSubjects(namespace, integration)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, explain(err))
+	}
+	var out []types.UID
+	for subject := range info.State.Subjects {
+		if uid, ok := contract.ParsePositionSubject(namespace, integration, subject); ok {
+			out = append(out, types.UID(uid))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// PurgePosition implements Session.
+func (s *session) PurgePosition(ctx context.Context, namespace, integration string, connector types.UID) error {
+	return s.purgeState(ctx, namespace, integration, contract.PositionSubject(namespace, integration, string(connector)))
 }
 
 // eventStream keeps what is owed however old it is, and refuses what is new when it is full.
@@ -259,6 +303,9 @@ func (s *session) StreamsState(ctx context.Context, namespace, integration strin
 	default:
 		state.ClaimsBytes, state.ClaimsMaxBytes = int64(claims.State.Bytes), claims.Config.MaxBytes
 	}
+	if err := s.tableStates(ctx, namespace, integration, &state); err != nil {
+		return StreamsState{}, err
+	}
 	return state, nil
 }
 
@@ -268,24 +315,34 @@ func (s *session) streamInfo(ctx context.Context, name string, state *StreamsSta
 		return nil, fmt.Errorf("stream %s: %w", name, explain(err))
 	}
 	info := stream.CachedInfo()
+	s.look(info, state)
+	return info, nil
+}
+
+// look whether every copy of a stream is current.
+func (s *session) look(info *jetstream.StreamInfo, state *StreamsState) {
 	state.Lagging = append(state.Lagging, s.lag.observe(info, time.Now())...)
 	state.NoLeader = state.NoLeader || (info.Cluster != nil && info.Cluster.Leader == "")
-	return info, nil
 }
 
 // DeleteStreams implements Session.
 func (s *session) DeleteStreams(ctx context.Context, namespace, integration string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, name := range []string{
+	names := []string{
 		contract.EventStream(namespace, integration), contract.DeadStream(namespace, integration), contract.StateStream(namespace, integration),
 		contract.ClaimStream(namespace, integration),
-	} {
-		unlock := s.trimmer.lock(name)
-		err := s.js.DeleteStream(ctx, name)
-		unlock()
-		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("stream %s: %w", name, explain(err))
+	}
+	tables, err := s.tables(ctx, namespace, integration)
+	if err != nil {
+		return err
+	}
+	for _, info := range tables {
+		names = append(names, info.Config.Name)
+	}
+	for _, name := range names {
+		if err := s.deleteStream(ctx, name); err != nil {
+			return err
 		}
 	}
 	return nil

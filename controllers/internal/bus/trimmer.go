@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metip/metip/connectors/contract"
 )
 
 // When and how far streams are trimmed.
@@ -43,6 +46,8 @@ type trimmer struct {
 	// claims of each stream of claims, and up to where those crowd it that the events of a stream name.
 	claims  map[string]*claimIndex
 	crowded map[string]uint64
+	// rooms that relays are given, by stream.
+	rooms map[string]room
 
 	mu      sync.Mutex
 	locks   map[string]*sync.Mutex
@@ -51,6 +56,8 @@ type trimmer struct {
 	streams map[string]*trimState
 	// marks that each stream holds, as far as they are known.
 	marks map[string]sequences
+	// counts of the claims of each Integration.
+	counts map[types.NamespacedName]ClaimCount
 }
 
 // trimState is what is remembered of one stream between two looks.
@@ -60,8 +67,11 @@ type trimState struct {
 	// floor of the previous complete list; floorAt is when that was.
 	floor   uint64
 	floorAt time.Time
-	// heldUp: its relay waits for room.
+	// heldUp: its relay waits for room. state is the stream of its steps' state, if there is one.
 	heldUp bool
+	state  string
+	// failed is what the last look failed with.
+	failed string
 }
 
 func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, log logr.Logger) *trimmer {
@@ -71,7 +81,7 @@ func newTrimmer(nc *nats.Conn, js jetstream.JetStream, interval time.Duration, l
 	return &trimmer{
 		nc: nc, js: js, interval: interval, log: log.WithName("trimmer"),
 		locks: map[string]*sync.Mutex{}, raised: map[string]bool{}, held: map[string]map[types.UID]held{}, streams: map[string]*trimState{}, marks: map[string]sequences{},
-		claims: map[string]*claimIndex{}, crowded: map[string]uint64{},
+		claims: map[string]*claimIndex{}, crowded: map[string]uint64{}, rooms: map[string]room{}, counts: map[types.NamespacedName]ClaimCount{},
 	}
 }
 
@@ -105,31 +115,25 @@ func (t *trimmer) setRaised(stream string, raised bool) {
 	}
 }
 
-// run until ctx ends.
+// run until ctx ends: a look at everything at each interval, and quick ones between them.
 func (t *trimmer) run(ctx context.Context) {
-	ticker := time.NewTicker(t.interval)
-	defer ticker.Stop()
-	for {
+	timer := time.NewTimer(t.interval)
+	defer timer.Stop()
+	for whole := time.Now().Add(t.interval); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		ticker.Reset(t.next())
-		if err := t.all(ctx); err != nil && ctx.Err() == nil {
+		look := t.quick
+		if now := time.Now(); !now.Before(whole) {
+			look, whole = t.all, now.Add(t.interval)
+		}
+		if err := look(ctx); err != nil && ctx.Err() == nil {
 			t.log.V(1).Info("streams were not looked at", "error", err.Error())
 		}
+		timer.Reset(min(t.next(), time.Until(whole)))
 	}
-}
-
-// next look: soon while a relay waits for room, of which it gets little at a time.
-func (t *trimmer) next() time.Duration {
-	for _, state := range t.streams {
-		if state.heldUp {
-			return min(t.interval, heldUpInterval)
-		}
-	}
-	return t.interval
 }
 
 // all event streams, one after the other.
@@ -159,21 +163,40 @@ func (t *trimmer) all(ctx context.Context) error {
 			t.log.Info("the state of steps has no room", "stream", info.Config.Name, "error", err.Error())
 		}
 	}
-	present := map[string]bool{}
 	for _, info := range infos {
-		present[info.Config.Name] = true
 		if err := t.one(ctx, info); err != nil && ctx.Err() == nil {
 			t.log.Info("stream was not trimmed", "stream", info.Config.Name, "error", err.Error())
 		}
 	}
-	for name := range t.streams {
+	t.known(infos, states)
+	t.allClaims(ctx, claims)
+	return nil
+}
+
+// known streams are these; what is remembered of others is forgotten.
+func (t *trimmer) known(infos, states []*jetstream.StreamInfo) {
+	present := map[string]bool{}
+	for _, info := range slices.Concat(infos, states) {
+		present[info.Config.Name] = true
+	}
+	for name, state := range t.streams {
 		if !present[name] {
 			delete(t.streams, name)
 			t.forgetMarks(name)
 		}
+		state.state = ""
 	}
-	t.allClaims(ctx, claims)
-	return nil
+	for _, info := range states {
+		namespace, integration := info.Config.Metadata[metaNamespace], info.Config.Metadata[metaIntegration]
+		if state := t.streams[contract.EventStream(namespace, integration)]; state != nil {
+			state.state = info.Config.Name
+		}
+	}
+	for name := range t.rooms {
+		if !present[name] {
+			delete(t.rooms, name)
+		}
+	}
 }
 
 // one look at one stream.
@@ -200,8 +223,8 @@ func (t *trimmer) one(ctx context.Context, info *jetstream.StreamInfo) error {
 	heldUp, err := t.makeRoom(ctx, info)
 	failed = errors.Join(failed, err)
 	state.heldUp = heldUp
-	if !heldUp && info.Config.MaxBytes > wantedBytes(info) {
-		failed = errors.Join(failed, t.lower(ctx, name))
+	if !heldUp {
+		failed = errors.Join(failed, t.lower(ctx, info))
 	}
 	return failed
 }

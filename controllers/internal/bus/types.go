@@ -24,6 +24,9 @@ type Session interface {
 	// DeleteStreams of an Integration, with everything in them. Deleting what is not there is no error.
 	DeleteStreams(ctx context.Context, namespace, integration string) error
 
+	// DeleteTable of an Integration, with its entries. Deleting what is not there is no error.
+	DeleteTable(ctx context.Context, namespace, integration, table string) error
+
 	// EnsureDurable makes or repairs the durable consumer of a destination. A durable that belongs to another Route (by UID) is
 	// replaced. Start and RouteUID never change for a durable that exists.
 	EnsureDurable(ctx context.Context, want Durable) (changed bool, err error)
@@ -31,6 +34,10 @@ type Session interface {
 	Durables(ctx context.Context, stream string) ([]DurableState, error)
 	// PurgeState removes what the steps of a destination remember.
 	PurgeState(ctx context.Context, namespace, integration string, route types.UID, destination string) error
+	// Positions are the UIDs of the Connectors that have a position in the state of an Integration; none when it keeps no state.
+	Positions(ctx context.Context, namespace, integration string) ([]types.UID, error)
+	// PurgePosition removes the position of a source. Purging what is not there is no error.
+	PurgePosition(ctx context.Context, namespace, integration string, connector types.UID) error
 	// DeleteDurable removes a durable consumer. Deleting what is not there is no error.
 	DeleteDurable(ctx context.Context, stream, name string) error
 
@@ -68,10 +75,13 @@ var (
 type Streams struct {
 	Namespace, Integration string
 	UID                    types.UID
-	// MaxBytes of events and of dead letters. StateMaxBytes of the state of steps; 0 while no Route has such a step, and what there is stays.
+	// MaxBytes of events and of dead letters. StateMaxBytes of the state of steps and the positions of sources; 0 while nobody keeps any,
+	// and what there is stays.
 	MaxBytes, DeadMaxBytes, StateMaxBytes int64
 	// ClaimsMaxBytes of bodies that are too large for the events; 0 while no source takes them, and what there is stays.
 	ClaimsMaxBytes int64
+	// Tables that are wanted; others stay until they are deleted.
+	Tables []Table
 	// Retention of delivered messages.
 	Retention time.Duration
 	// DeduplicationWindow of message ids.
@@ -86,6 +96,8 @@ type StreamsState struct {
 	DeadMessages            uint64
 	// ClaimsMaxBytes is 0 where there are none.
 	ClaimsBytes, ClaimsMaxBytes int64
+	// Tables that there are, by name.
+	Tables []TableState
 	// Lagging servers whose copy is not current, as "stream on server".
 	Lagging []string
 	// NoLeader: a stream has no leader and takes nothing.

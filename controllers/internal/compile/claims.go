@@ -13,6 +13,10 @@ const DefaultClaimsSize = 1 << 30
 // TakesClaims tells whether a Connector takes bodies that are larger than the bus carries.
 func TakesClaims(c *v1alpha1.Connector) bool {
 	s := c.Spec.Source
+	if s != nil && s.Files != nil {
+		whole := s.Files.Records.Whole
+		return whole != nil && whole.MaxSize != nil && whole.MaxSize.Value() > contract.MaxMessageSize
+	}
 	return s != nil && s.HTTP != nil && s.HTTP.MaxBodySize != nil && s.HTTP.MaxBodySize.Value() > contract.MaxMessageSize
 }
 

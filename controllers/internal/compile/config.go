@@ -36,6 +36,9 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 		Auth:   auth(c.Spec.Auth),
 		TLS:    tls(c.Spec.TLS),
 	}
+	if v := systems.Volume(c); v != nil {
+		out.Volume = &contract.Volume{Dir: contract.VolumeDir, Claim: v.ClaimName}
+	}
 	system := contract.System{Type: s.Name, Options: options}
 	switch {
 	case c.Spec.Source != nil:
@@ -46,6 +49,7 @@ func Config(c *v1alpha1.Connector, i *v1alpha1.Integration, s systems.System, br
 			System: system, EventType: c.Spec.Source.EventType, Format: string(c.Spec.Source.Format),
 			PartitionKey:        string(c.Spec.Source.PartitionKey),
 			History:             c.Spec.Source.History,
+			Position:            KeepsPosition(c),
 			Suspended:           Suspended(c.Spec.Suspend, i.Spec.Suspend),
 			DeduplicationWindow: contract.Duration(DeduplicationWindow(i)),
 			Calls:               calls,
@@ -122,6 +126,8 @@ func auth(a *v1alpha1.Auth) contract.Auth {
 		return contract.Auth{Kind: contract.AuthBearer, SecretName: a.Bearer.Token.Name, Keys: []string{a.Bearer.Token.Key}}
 	case a.HMAC != nil:
 		return contract.Auth{Kind: contract.AuthHMAC, Header: a.HMAC.Header, SecretName: a.HMAC.Key.Name, Keys: []string{a.HMAC.Key.Key}}
+	case a.SSH != nil:
+		return contract.Auth{Kind: contract.AuthSSH, User: a.SSH.User, SecretName: a.SSH.Secret.Name, Keys: []string{"ssh-privatekey"}}
 	default:
 		return contract.Auth{Kind: contract.AuthAnonymous}
 	}

@@ -14,15 +14,19 @@ const (
 )
 
 func enrich(e *v1alpha1.Enrich) *contract.Enrich {
-	if e == nil || e.Call == nil {
+	if e == nil || e.Call == nil && e.Table == nil {
 		return nil
 	}
-	out := &contract.Enrich{
-		Service: string(e.Call.Connector), Method: string(e.Call.Method), Path: string(e.Call.Path), Query: texts(e.Call.Query), Headers: texts(e.Call.Headers),
-		Body: string(e.Call.Body), Into: e.Into, Default: string(e.Default), Timeout: contract.Duration(duration(&e.Timeout, DefaultEnrichTimeout)),
+	out := &contract.Enrich{Into: e.Into, Default: string(e.Default), Timeout: contract.Duration(duration(&e.Timeout, DefaultEnrichTimeout))}
+	if t := e.Table; t != nil {
+		out.Table, out.Key = string(t.Name), string(t.Key)
 	}
-	if out.Method == "" {
-		out.Method = string(v1alpha1.EnrichMethodGet)
+	if c := e.Call; c != nil {
+		out.Service, out.Method, out.Path, out.Body = string(c.Connector), string(c.Method), string(c.Path), string(c.Body)
+		out.Query, out.Headers = texts(c.Query), texts(c.Headers)
+		if out.Method == "" {
+			out.Method = string(v1alpha1.EnrichMethodGet)
+		}
 	}
 	if c := e.Cache; c != nil {
 		out.Cache = &contract.EnrichCache{TTL: contract.Duration(duration(&c.TTL, 0)), Entries: DefaultEnrichEntries}

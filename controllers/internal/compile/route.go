@@ -30,6 +30,14 @@ func Route(i *v1alpha1.Integration, r *v1alpha1.Route, d *v1alpha1.Destination) 
 		}
 		out.Operation = raw
 	}
+	if d.Table != nil {
+		op := TableOperation(d.Table)
+		raw, err := json.Marshal(contract.EventOperation{Table: &op})
+		if err != nil {
+			return out, fmt.Errorf("table of destination %s: %w", d.Name, err)
+		}
+		out.Operation = raw
+	}
 	if op := systems.OperationOf(d.Operation); op != nil {
 		raw, err := op.OptionsJSON()
 		if err != nil {
@@ -83,11 +91,6 @@ func ReadsEvent(r *v1alpha1.Route, eventType string) bool {
 		}
 	}
 	return false
-}
-
-// MakesEvents tells whether a Route has a destination that is the bus itself.
-func MakesEvents(r *v1alpha1.Route) bool {
-	return slices.ContainsFunc(r.Spec.To, func(d v1alpha1.Destination) bool { return d.Event != nil })
 }
 
 // RouteKey names a destination of a Route in the annotation of a ConfigMap.

@@ -28,6 +28,12 @@ func NeedsState(r *v1alpha1.Route) bool {
 	return has(r.Spec.Steps) || slices.ContainsFunc(r.Spec.To, func(d v1alpha1.Destination) bool { return has(d.Steps) })
 }
 
+// KeepsPosition tells whether a source keeps its position in the state of its Integration: its system does not remember what was taken in.
+func KeepsPosition(c *v1alpha1.Connector) bool {
+	s := c.Spec.Source
+	return s != nil && (s.Generator != nil || s.HTTPPoll != nil || s.Postgres != nil && s.Postgres.Table != nil)
+}
+
 // StateSize at which the stream of an Integration's state is full.
 func StateSize(r *v1alpha1.Retention) int64 {
 	if r != nil && r.StateSize != nil {

@@ -13,16 +13,29 @@ const backlogStale = 2 * time.Minute
 // Destination of a Route, in the namespace of an Integration.
 type Destination struct{ Route, Name string }
 
-// Backlog is how many messages wait on the bus for each destination, as the controller of Integrations found it when it listed the durable
+// Backlog is how many messages wait on the bus for each destination, and what lookup tables hold, as the controller of Integrations found it when it listed the durable
 // consumers. There are as many series as destinations: those of an Integration are replaced whole, and go with it. It is safe for concurrent use.
 type Backlog struct {
 	mu sync.Mutex
 	of map[types.NamespacedName]backlog
+	// tables of the Integrations that have some.
+	tables map[types.NamespacedName]tables
 }
 
 type backlog struct {
 	at      time.Time
 	pending map[Destination]uint64
+}
+
+// Table is what a lookup table holds.
+type Table struct {
+	Name           string
+	Bytes, Entries uint64
+}
+
+type tables struct {
+	at   time.Time
+	list []Table
 }
 
 // Set what waits for the destinations of an Integration, found at a time.
@@ -40,6 +53,33 @@ func (b *Backlog) Forget(integration types.NamespacedName) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.of, integration)
+	delete(b.tables, integration)
+}
+
+// SetTables of an Integration, found at a time.
+func (b *Backlog) SetTables(integration types.NamespacedName, list []Table, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tables == nil {
+		b.tables = map[types.NamespacedName]tables{}
+	}
+	if delete(b.tables, integration); len(list) > 0 {
+		b.tables[integration] = tables{at: at, list: list}
+	}
+}
+
+// eachTable calls f for every table that was looked at lately.
+func (b *Backlog) eachTable(now time.Time, f func(integration types.NamespacedName, t Table)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for integration, x := range b.tables {
+		if now.Sub(x.at) > backlogStale {
+			continue
+		}
+		for _, t := range x.list {
+			f(integration, t)
+		}
+	}
 }
 
 // each calls f once for every destination that was looked at lately. A Route that moves to another Integration is in both for a moment.

@@ -7,9 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/compile"
 )
 
@@ -29,6 +31,18 @@ var (
 		"When the certificate of the webhook and of these metrics ends, as Unix time.", nil, nil)
 	pending = prometheus.NewDesc("metip_route_destination_pending",
 		"Messages on the bus that a destination of a Route has not acknowledged yet.", []string{"namespace", "route", "destination"}, nil)
+	tableBytes = prometheus.NewDesc("metip_table_bytes",
+		"Bytes that a lookup table takes on the broker; spec.tables of the Integration bounds them.", []string{"namespace", "integration", "table"}, nil)
+	tableEntries = prometheus.NewDesc("metip_table_entries",
+		"Entries of a lookup table, and notes that a key was removed.", []string{"namespace", "integration", "table"}, nil)
+	claims = prometheus.NewDesc("metip_claims",
+		"Claim checks that are stored.", []string{"namespace", "integration"}, nil)
+	claimBytes = prometheus.NewDesc("metip_claims_bytes",
+		"Bytes of the bodies that are stored as claim checks.", []string{"namespace", "integration"}, nil)
+	claimsDropped = prometheus.NewDesc("metip_claims_dropped_total",
+		"Claim checks that were removed because nothing names them.", []string{"namespace", "integration"}, nil)
+	claimBytesDropped = prometheus.NewDesc("metip_claims_dropped_bytes_total",
+		"Bytes of the claim checks that were removed.", []string{"namespace", "integration"}, nil)
 )
 
 // Collector of the operator's metrics.
@@ -39,11 +53,15 @@ type Collector struct {
 	Certificate func() time.Time
 	// Backlog of the destinations; nil when nobody counts it.
 	Backlog *Backlog
+	// Claims tells of the claim checks of each Integration; nil when nobody counts them.
+	Claims func(func(integration types.NamespacedName, n bus.ClaimCount))
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{objects, notReady, suspended, credential, certificate, pending} {
+	for _, d := range []*prometheus.Desc{
+		objects, notReady, suspended, credential, certificate, pending, tableBytes, tableEntries, claims, claimBytes, claimsDropped, claimBytesDropped,
+	} {
 		ch <- d
 	}
 }
@@ -60,6 +78,18 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if c.Backlog != nil {
 		c.Backlog.each(time.Now(), func(namespace string, d Destination, n uint64) {
 			ch <- prometheus.MustNewConstMetric(pending, prometheus.GaugeValue, float64(n), namespace, d.Route, d.Name)
+		})
+		c.Backlog.eachTable(time.Now(), func(i types.NamespacedName, t Table) {
+			ch <- prometheus.MustNewConstMetric(tableBytes, prometheus.GaugeValue, float64(t.Bytes), i.Namespace, i.Name, t.Name)
+			ch <- prometheus.MustNewConstMetric(tableEntries, prometheus.GaugeValue, float64(t.Entries), i.Namespace, i.Name, t.Name)
+		})
+	}
+	if c.Claims != nil {
+		c.Claims(func(i types.NamespacedName, n bus.ClaimCount) {
+			ch <- prometheus.MustNewConstMetric(claims, prometheus.GaugeValue, float64(n.Held), i.Namespace, i.Name)
+			ch <- prometheus.MustNewConstMetric(claimBytes, prometheus.GaugeValue, float64(n.HeldBytes), i.Namespace, i.Name)
+			ch <- prometheus.MustNewConstMetric(claimsDropped, prometheus.CounterValue, float64(n.Dropped), i.Namespace, i.Name)
+			ch <- prometheus.MustNewConstMetric(claimBytesDropped, prometheus.CounterValue, float64(n.DroppedBytes), i.Namespace, i.Name)
 		})
 	}
 	var brokers v1alpha1.BrokerList

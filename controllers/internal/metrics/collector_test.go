@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/bus"
 )
 
 func TestCollector(t *testing.T) {
@@ -43,11 +44,19 @@ func TestCollector(t *testing.T) {
 	counts.Set(key("replaced"), map[Destination]uint64{{"former", "db"}: 4}, at)
 	counts.Set(key("replaced"), nil, at)
 	counts.Set(key("gone"), map[Destination]uint64{{"gone", "db"}: 5}, at)
+	counts.SetTables(key("gone"), []Table{{"gone", 1, 1}}, at)
 	counts.Forget(key("gone"))
+	counts.SetTables(key("held"), []Table{{"wards", 2048, 2}}, at)
+	counts.SetTables(key("not-heard-of"), []Table{{"silent", 1, 1}}, at.Add(-time.Hour))
+	counts.SetTables(key("replaced"), []Table{{"former", 1, 1}}, at)
+	counts.SetTables(key("replaced"), nil, at)
 	c := &Collector{
 		Backlog:     counts,
 		Reader:      fake.NewClientBuilder().WithScheme(scheme).WithObjects(good, down, held, with).Build(),
 		Certificate: func() time.Time { return time.Unix(9000, 0) },
+		Claims: func(f func(types.NamespacedName, bus.ClaimCount)) {
+			f(key("large"), bus.ClaimCount{Held: 2, HeldBytes: 9, Dropped: 3, DroppedBytes: 11})
+		},
 	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(c); err != nil {
@@ -64,10 +73,14 @@ func TestCollector(t *testing.T) {
 			for _, l := range m.GetLabel() {
 				labels = append(labels, l.GetValue())
 			}
-			got = append(got, fmt.Sprintf("%s{%s} %v", f.GetName(), strings.Join(labels, " "), m.GetGauge().GetValue()))
+			got = append(got, fmt.Sprintf("%s{%s} %v", f.GetName(), strings.Join(labels, " "), m.GetGauge().GetValue()+m.GetCounter().GetValue()))
 		}
 	}
 	want := []string{
+		"metip_claims{large ns} 2",
+		"metip_claims_bytes{large ns} 9",
+		"metip_claims_dropped_bytes_total{large ns} 11",
+		"metip_claims_dropped_total{large ns} 3",
 		"metip_connector_credential_expiry_timestamp_seconds{good ns} 5000",
 		"metip_object_not_ready{Connector down ns ConnectionFailed} 1",
 		"metip_object_not_ready{Route held ns Suspended} 1",
@@ -78,6 +91,8 @@ func TestCollector(t *testing.T) {
 		"metip_objects{Route False} 2",
 		"metip_route_destination_pending{api ns held} 0",
 		"metip_route_destination_pending{db ns held} 3",
+		"metip_table_bytes{held ns wards} 2048",
+		"metip_table_entries{held ns wards} 2",
 		"metip_webhook_certificate_expiry_timestamp_seconds{} 9000",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -34,5 +34,5 @@ func Relay(i *v1alpha1.Integration) *v1alpha1.Connector {
 // RelayedRoutes of an Integration are those that need its relay; what is being deleted needs nothing.
 func RelayedRoutes(ctx context.Context, c client.Reader, integration types.NamespacedName) ([]v1alpha1.Route, error) {
 	list, err := RoutesOf(ctx, c, integration)
-	return slices.DeleteFunc(list, func(r v1alpha1.Route) bool { return !r.DeletionTimestamp.IsZero() || !compile.MakesEvents(&r) }), err
+	return slices.DeleteFunc(list, func(r v1alpha1.Route) bool { return !r.DeletionTimestamp.IsZero() || !compile.NeedsRelay(&r) }), err
 }

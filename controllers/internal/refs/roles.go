@@ -2,6 +2,7 @@ package refs
 
 import (
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/controllers/internal/compile"
 	"github.com/metip/metip/controllers/internal/outcome"
 	"github.com/metip/metip/controllers/internal/systems"
 )
@@ -52,7 +53,7 @@ func role(c *v1alpha1.Connector) string {
 
 // CheckDestination tells whether a Route may deliver to a Connector; nil for one that does not exist. The bus itself takes everything.
 func CheckDestination(r *v1alpha1.Route, d *v1alpha1.Destination, c *v1alpha1.Connector) error {
-	if d.Event != nil {
+	if compile.OnTheBus(d) {
 		return nil
 	}
 	if err := checkConnector(r, d.Connector, c); err != nil {
@@ -72,6 +73,9 @@ func CheckDestination(r *v1alpha1.Route, d *v1alpha1.Destination, c *v1alpha1.Co
 	if err != nil || s.Name != op.Name {
 		return refused(v1alpha1.ReasonOperationMismatch, "the operation of destination %s is for %s, and Connector %s is %s: write operation.%s",
 			d.Name, op.Name, d.Connector, s.Name, s.Name)
+	}
+	if err := s.Fits(op); err != nil {
+		return refused(v1alpha1.ReasonOperationMismatch, "the operation of destination %s %w", d.Name, err)
 	}
 	return nil
 }

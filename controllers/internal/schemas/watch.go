@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,9 @@ import (
 	"github.com/metip/metip/controllers/internal/refs"
 	"github.com/metip/metip/controllers/internal/signals"
 )
+
+// watchPatience is how long the first reference waits for the list of ConfigMaps: while it cannot be had, others would wait behind it.
+const watchPatience = 5 * time.Second
 
 // Watcher watches the metadata of users' ConfigMaps: of each no more than its name and version, and nothing before somebody asks.
 type Watcher struct {
@@ -101,9 +105,11 @@ func (w *Watcher) watch(ctx context.Context) error {
 	if w.watching {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, watchPatience)
+	defer cancel()
 	informer, err := w.cache.GetInformer(ctx, refs.Metadata("v1", "ConfigMap"))
 	if err != nil {
-		return err
+		return fmt.Errorf("watch ConfigMaps, for which the operator needs the verbs get, list and watch: %w", err)
 	}
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(o any, initial bool) {

@@ -13,10 +13,14 @@ import (
 )
 
 // catalog has an entry for each system and role; it answers nil for other Connectors.
-var catalog = []func(*v1alpha1.Connector) *System{httpSource, scheduleSource, httpSink, postgresSink, httpService, natsService, stubService}
+var catalog = []func(*v1alpha1.Connector) *System{
+	amqp10Source, filesSource, generatorSource, httpSource, httpPollSource, kafkaSource, mqttSource, natsSource, postgresSource, rabbitMQSource, scheduleSource, sftpSource, soapSource, stompSource,
+	amqp10Sink, filesSink, httpSink, kafkaSink, logSink, mailSink, mqttSink, natsSink, postgresSink, rabbitMQSink, sftpSink, soapSink, stompSink,
+	httpService, natsService, rabbitMQService, soapService, stubService,
+}
 
 // operations has an entry for each system whose operation a destination can replace.
-var operations = []func(*v1alpha1.Operation) *Operation{httpOperation, postgresOperation}
+var operations = []func(*v1alpha1.Operation) *Operation{amqp10Operation, filesOperation, httpOperation, kafkaOperation, mailOperation, mqttOperation, natsOperation, postgresOperation, rabbitMQOperation, sftpOperation, soapOperation, stompOperation}
 
 func httpSource(c *v1alpha1.Connector) *System {
 	if c.Spec.Source == nil || c.Spec.Source.HTTP == nil {
@@ -24,14 +28,15 @@ func httpSource(c *v1alpha1.Connector) *System {
 	}
 	options := c.Spec.Source.HTTP.DeepCopy()
 	options.AllowFrom = nil // it becomes a NetworkPolicy, and its change concerns no pod
+	return &System{Name: "http", Role: RoleSource, Options: options, Listens: true, AllowFrom: c.Spec.Source.HTTP.AllowFrom, Endpoint: listenerEndpoint(c, options.Path)}
+}
+
+func listenerEndpoint(c *v1alpha1.Connector, path string) string {
 	scheme := "http"
 	if c.Spec.TLS != nil {
 		scheme = "https"
 	}
-	return &System{
-		Name: "http", Role: RoleSource, Options: options, Listens: true,
-		Endpoint: scheme + "://" + c.Name + "." + c.Namespace + ".svc" + options.Path,
-	}
+	return scheme + "://" + c.Name + "." + c.Namespace + ".svc" + path
 }
 
 func scheduleSource(c *v1alpha1.Connector) *System {
@@ -59,6 +64,26 @@ func httpSink(c *v1alpha1.Connector) *System {
 		Name: "http", Role: RoleSink, Options: options, Endpoint: options.URL, Ports: urlPorts(options.URL),
 		check: func(path *field.Path) field.ErrorList { return checkRequest(options.Request, path.Child("request")) },
 	}
+}
+
+// serverPorts are those of servers that a client connects to: scheme://host:port, by default the scheme's.
+func serverPorts(servers []string, plain string, plainPort, securePort int32) []int32 {
+	var ports []int32
+	for _, server := range servers {
+		port := securePort
+		if u, err := url.Parse(server); err == nil {
+			if u.Scheme == plain {
+				port = plainPort
+			}
+			if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+				port = int32(n)
+			}
+		}
+		if !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
+	}
+	return ports
 }
 
 func urlPorts(raw string) []int32 {
@@ -98,15 +123,28 @@ func postgresSink(c *v1alpha1.Connector) *System {
 		return nil
 	}
 	options := c.Spec.Sink.Postgres
-	port := int32(5432)
-	if options.Connection.Port != nil {
-		port = *options.Connection.Port
-	}
+	endpoint, port := postgresEndpoint(&options.Connection)
 	return &System{
-		Name: "postgres", Role: RoleSink, Options: options, Ports: []int32{port},
-		Endpoint: "postgres://" + net.JoinHostPort(options.Connection.Host, strconv.Itoa(int(port))) + "/" + options.Connection.Database,
-		check:    func(path *field.Path) field.ErrorList { return checkWrite(&options.Write, path.Child("write")) },
+		Name: "postgres", Role: RoleSink, Options: options, Ports: []int32{port}, Endpoint: endpoint,
+		check: func(path *field.Path) field.ErrorList { return checkWrite(&options.Write, path.Child("write")) },
 	}
+}
+
+func postgresSource(c *v1alpha1.Connector) *System {
+	if c.Spec.Source == nil || c.Spec.Source.Postgres == nil {
+		return nil
+	}
+	options := c.Spec.Source.Postgres
+	endpoint, port := postgresEndpoint(&options.Connection)
+	return &System{Name: "postgres", Role: RoleSource, Options: options, Ports: []int32{port}, Endpoint: endpoint}
+}
+
+func postgresEndpoint(c *v1alpha1.PostgresConnection) (endpoint string, port int32) {
+	port = 5432
+	if c.Port != nil {
+		port = *c.Port
+	}
+	return "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(int(port))) + "/" + c.Database, port
 }
 
 func postgresOperation(o *v1alpha1.Operation) *Operation {

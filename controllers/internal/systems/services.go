@@ -2,9 +2,6 @@ package systems
 
 import (
 	"fmt"
-	"net/url"
-	"slices"
-	"strconv"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -14,7 +11,8 @@ import (
 
 // Answers tells whether a source's requests are answered by services.
 func Answers(c *v1alpha1.Connector) bool {
-	return c.Spec.Source != nil && c.Spec.Source.HTTP != nil && c.Spec.Source.HTTP.Exchange == v1alpha1.ExchangeRequestReply
+	s := c.Spec.Source
+	return s != nil && (s.HTTP != nil && s.HTTP.Exchange == v1alpha1.ExchangeRequestReply || s.SOAP != nil && s.SOAP.Exchange == v1alpha1.ExchangeRequestReply)
 }
 
 func httpService(c *v1alpha1.Connector) *System {
@@ -25,31 +23,6 @@ func httpService(c *v1alpha1.Connector) *System {
 	return &System{
 		Name: "http", Role: RoleService, Options: options, Endpoint: options.URL, Ports: urlPorts(options.URL),
 		check: func(*field.Path) field.ErrorList { return checkOpenAPI(c.Spec.Service) },
-	}
-}
-
-func natsService(c *v1alpha1.Connector) *System {
-	if c.Spec.Service == nil || c.Spec.Service.NATS == nil {
-		return nil
-	}
-	options := c.Spec.Service.NATS
-	var ports []int32
-	for _, server := range options.Servers {
-		port := int32(4222)
-		if u, err := url.Parse(server); err == nil {
-			if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
-				port = int32(n)
-			}
-		}
-		if !slices.Contains(ports, port) {
-			ports = append(ports, port)
-		}
-	}
-	return &System{
-		Name: "nats", Role: RoleService, Options: options, Endpoint: options.Servers[0] + " " + string(options.Subject), Ports: ports,
-		check: func(path *field.Path) field.ErrorList {
-			return append(CheckTemplate(path.Child("subject"), options.Subject), checkOpenAPI(c.Spec.Service)...)
-		},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/metip/metip/api/v1alpha1"
@@ -29,10 +30,22 @@ type System struct {
 	Endpoint string
 	// Listens: the Connector has a Service.
 	Listens bool
+	// AllowFrom limits who can reach it; empty is everybody.
+	AllowFrom []networkingv1.NetworkPolicyPeer
 	// Ports that the Connector calls.
 	Ports []int32
 	// check the expressions; path is that of the union member.
 	check func(path *field.Path) field.ErrorList
+	// fits tells whether an operation of the system goes with the options; nil where each does.
+	fits func(operation any) error
+}
+
+// Fits tells whether an operation, of the same system, goes with how the Connector is set; the error says what to change.
+func (s System) Fits(o *Operation) error {
+	if s.fits == nil {
+		return nil
+	}
+	return s.fits(o.Options)
 }
 
 // OptionsJSON is what the data plane reads.
@@ -93,4 +106,10 @@ func OperationOf(o *v1alpha1.Operation) *Operation {
 		}
 	}
 	return &Operation{}
+}
+
+// Alone tells whether one pod at a time may work, though no volume says so.
+func Alone(c *v1alpha1.Connector) bool {
+	s := c.Spec.Source
+	return s != nil && (s.Generator != nil || s.HTTPPoll != nil || s.MQTT != nil || s.SFTP != nil || s.Postgres != nil && (s.Postgres.Table != nil || s.Postgres.Notify != nil))
 }

@@ -31,6 +31,7 @@ func TestEnrich(t *testing.T) {
 		"query in path":                {route: []v1alpha1.Step{enrich(func(e *v1alpha1.Enrich) { e.Call.Path = "/a?b={data.id}" })}, want: "InvalidExpression spec.steps[0].enrich.call.path: line 1, column 3"},
 		"bad default":                  {to: []v1alpha1.Step{enrich(func(e *v1alpha1.Enrich) { e.Default = "nil" })}, want: "InvalidExpression spec.to[out].steps[0].enrich.default: line 1"},
 		"bad body":                     {to: []v1alpha1.Step{enrich(func(e *v1alpha1.Enrich) { e.Call.Method, e.Call.Body = "POST", "{" })}, want: "InvalidExpression spec.to[out].steps[0].enrich.call.body: line 1"},
+		"bad key of a table":           {to: []v1alpha1.Step{enrich(func(e *v1alpha1.Enrich) { e.Call, e.Table = nil, &v1alpha1.EnrichTable{Name: "wards", Key: "data."} })}, want: "InvalidExpression spec.to[out].steps[0].enrich.table.key: line 1"},
 		"of a request":                 {call: true, route: []v1alpha1.Step{good}, want: "InvalidSpec spec.steps[0].enrich: a call is answered by one service"},
 		"of an answer":                 {call: true, response: []v1alpha1.Step{good}, want: "InvalidSpec spec.call.response.steps[0].enrich: a call is answered by one service"},
 		"chooses recipients":           {route: []v1alpha1.Step{good, {Filter: "true"}, list}, want: "InvalidSpec spec.steps[0].enrich: each destination asks by itself"},

@@ -33,7 +33,7 @@ func checkCallState(path *field.Path, list []v1alpha1.Step) field.ErrorList {
 	var errs field.ErrorList
 	for i := range list {
 		if compile.KeepsState(&list[i]) {
-			errs = append(errs, misplaced(path.Index(i), "a call is answered by itself: no other message has a part in it"))
+			errs = append(errs, misplaced(path.Index(i), &list[i], "a call is answered by itself: no other message has a part in it"))
 		}
 	}
 	return errs
@@ -46,14 +46,22 @@ func checkDestinationState(path *field.Path, list []v1alpha1.Step, d *v1alpha1.D
 		switch {
 		case !compile.KeepsState(&list[i]):
 		case d.Event == nil:
-			errs = append(errs, misplaced(path.Index(i), "deduplicate, aggregate and resequence are done by the relay: deliver to an event (`to: [{name: x, event: {type: ...}}]`), and read that in another Route"))
+			errs = append(errs, misplaced(path.Index(i), &list[i], "deduplicate, aggregate and resequence are done by the relay: deliver to an event (`to: [{name: x, event: {type: ...}}]`), and read that in another Route"))
 		case !last || i < len(list)-1:
-			errs = append(errs, misplaced(path.Index(i), "deduplicate, aggregate and resequence are the last step of their destination: what comes after belongs to the Route that reads the event"))
+			errs = append(errs, misplaced(path.Index(i), &list[i], "deduplicate, aggregate and resequence are the last step of their destination: what comes after belongs to the Route that reads the event"))
 		}
 	}
 	return errs
 }
 
-func misplaced(path *field.Path, why string) *field.Error {
-	return field.Invalid(path.Child("state"), "", why)
+// misplaced names the member of the step that keeps state.
+func misplaced(path *field.Path, s *v1alpha1.Step, why string) *field.Error {
+	member := "resequence"
+	switch {
+	case s.Deduplicate != nil:
+		member = "deduplicate"
+	case s.Aggregate != nil:
+		member = "aggregate"
+	}
+	return field.Invalid(path.Child(member), field.OmitValueType{}, why)
 }

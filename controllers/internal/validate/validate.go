@@ -2,6 +2,7 @@ package validate
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -62,6 +63,7 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 		if d.Event != nil && compile.ReadsEvent(r, d.Event.Type) {
 			errs = append(errs, field.Invalid(to.Child("event"), d.Event.Type, "the Route reads this type of event itself, and would go round in a circle"))
 		}
+		errs = append(errs, checkTable(to, d.Table)...)
 		errs = append(errs, systems.CheckFilter(to.Child("filter"), d.Filter)...)
 		errs = append(errs, checkSteps(to.Child("steps"), d.Steps)...)
 		if op := systems.OperationOf(d.Operation); op != nil {
@@ -69,6 +71,11 @@ func Route(r *v1alpha1.Route) field.ErrorList {
 		}
 	}
 	return errs
+}
+
+// wholeFields end the names of fields that hold no expression: what is wrong with them is what they are, or where.
+var wholeFields = []string{
+	"].split", "].event", "].delay", "].throttle", "].enrich", "].deduplicate", "].aggregate", "].resequence", ".connector", ".cron",
 }
 
 // Outcome is the error of a controller's phase for what was found: nil for nothing.
@@ -86,8 +93,7 @@ func Outcome(errs field.ErrorList) error {
 		if strings.HasSuffix(errs[0].Field, "chema.inline") || strings.HasSuffix(errs[0].Field, "chema.configMap") {
 			reason = v1alpha1.ReasonInvalidSchema
 		}
-		if strings.HasSuffix(errs[0].Field, "].split") || strings.HasSuffix(errs[0].Field, ".connector") || strings.HasSuffix(errs[0].Field, "].event") ||
-			strings.HasSuffix(errs[0].Field, "].state") || strings.HasSuffix(errs[0].Field, "].delay") || strings.HasSuffix(errs[0].Field, "].throttle") || strings.HasSuffix(errs[0].Field, "].enrich") || strings.HasSuffix(errs[0].Field, ".cron") {
+		if slices.ContainsFunc(wholeFields, func(suffix string) bool { return strings.HasSuffix(errs[0].Field, suffix) }) {
 			reason = v1alpha1.ReasonInvalidSpec
 		}
 	}

@@ -47,20 +47,20 @@ func TestPositions(t *testing.T) {
 		}))), "spec.steps[1].delay: a call is answered at once"},
 		{"state in an answer", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc", Response: &v1alpha1.CallResponse{Steps: []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}}}}
-		}))), "spec.call.response.steps[0].state: a call is answered by itself"},
+		}))), "spec.call.response.steps[0].deduplicate: a call is answered by itself"},
 		{"until", Outcome(Route(route(func(s *v1alpha1.RouteSpec) { s.Steps = []v1alpha1.Step{{Delay: &v1alpha1.Delay{Until: "data."}}} }))),
 			"spec.steps[0].delay.until: line 1"},
 		{"state without event", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.Steps = []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}}
-		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are done by the relay"},
+		}))), "spec.steps[0].deduplicate: deduplicate, aggregate and resequence are done by the relay"},
 		{"state before another step", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "x"}
 			s.Steps = []v1alpha1.Step{{Deduplicate: &v1alpha1.Deduplicate{Key: "data.id"}}, {Filter: "true"}}
-		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are the last step"},
+		}))), "spec.steps[0].deduplicate: deduplicate, aggregate and resequence are the last step"},
 		{"state before the destination's filter", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.To[0].Connector, s.To[0].Event, s.To[0].Filter = "", &v1alpha1.EventDestination{Type: "x"}, "true"
 			s.Steps = []v1alpha1.Step{{Resequence: &v1alpha1.Resequence{Number: "data.n"}}}
-		}))), "spec.steps[0].state: deduplicate, aggregate and resequence are the last step"},
+		}))), "spec.steps[0].resequence: deduplicate, aggregate and resequence are the last step"},
 		{"state at the end", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.To[0].Connector, s.To[0].Event = "", &v1alpha1.EventDestination{Type: "x"}
 			s.Steps = []v1alpha1.Step{{Filter: "true"}, {Aggregate: &v1alpha1.Aggregate{Key: "data.id", Count: new(int32(3))}}}

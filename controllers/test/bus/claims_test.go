@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/controllers/internal/bus"
@@ -192,8 +194,16 @@ func TestARestartedOperatorKnowsWhatIsNamed(t *testing.T) {
 	event, letter, orphan := f.upload(t, 1), f.upload(t, 1), f.upload(t, 1)
 	f.name(t, event)
 	f.letter(t, letter, 7)
-	b.Session(quickTrim)
+	_, registry := b.Session(quickTrim)
 	f.gone(t, orphan, "nothing names it")
+	eventually(t, 10*time.Second, func() string {
+		counts := map[types.NamespacedName]bus.ClaimCount{}
+		registry.ClaimCounts(func(i types.NamespacedName, n bus.ClaimCount) { counts[i] = n })
+		want := map[types.NamespacedName]bus.ClaimCount{
+			{Namespace: "ns", Name: "intg"}: {Held: 2, Dropped: 1, HeldBytes: 2 * contract.ClaimChunk, DroppedBytes: contract.ClaimChunk},
+		}
+		return cmp.Diff(want, counts)
+	})
 	f.kept(t, event, "an event names it")
 	f.kept(t, letter, "a dead letter names it")
 }

@@ -80,6 +80,20 @@ var _ = Describe("A flow", func() {
 		expectReady(ctx, sink, route, integration)
 	})
 
+	It("says what its pods say is wrong, rather than that they are not ready", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		source := newSource(ns, "custody")
+		dataside.fail(ns, "custody", true)
+		dataside.say(ns, "custody", contract.State{Reason: contract.ReasonSystemError, Message: "the configuration cannot work: schema"})
+		create(ctx, newIntegration(ns), source)
+		Eventually(condition(ctx, source, "Deployed")).Should(HavePrefix("False/Progressing: 0 of 1 pods"))
+		Eventually(condition(ctx, source, "Ready")).Should(Equal("False/SystemError: the configuration cannot work: schema"))
+		dataside.say(ns, "custody", contract.State{OK: true})
+		Eventually(condition(ctx, source, "Ready")).Should(HavePrefix("False/Progressing: 0 of 1 pods"))
+		dataside.fail(ns, "custody", false)
+		expectReady(ctx, source)
+	})
+
 	It("tells a Route's own trouble from its Connector's", func(ctx SpecContext) {
 		ns := newNamespace(ctx)
 		integration, source, sink := newIntegration(ns), newSource(ns, "custody"), newSink(ns, "court")
@@ -113,6 +127,22 @@ var _ = Describe("A flow", func() {
 		Expect(condition(ctx, sink, "Connected")()).To(HavePrefix("True/"), "the former pods go on")
 		dataside.hold(ns, "court", false)
 		expectReady(ctx, route, sink)
+	})
+
+	It("is never called Ready while a pod works by what it said before", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		integration, source, sink := newIntegration(ns), newSource(ns, "custody"), newSink(ns, "court")
+		route, other := newRoute(ns, "arrests", "custody", "court"), newRoute(ns, "other", "custody", "court")
+		create(ctx, integration, source, sink, route, other)
+		expectReady(ctx, route, other)
+
+		dataside.linger(ns, "court", true)
+		change(ctx, route, func(r *v1alpha1.Route) { r.Spec.Filter = "data.severity > 3" })
+		Eventually(condition(ctx, route, "Connected")).Should(And(HavePrefix("Unknown/Pending"), ContainSubstring("works by what the Route said before")))
+		expectReady(ctx, other, sink)
+		Consistently(condition(ctx, route, "Ready")).WithTimeout(4 * time.Second).ShouldNot(HavePrefix("True/"))
+		dataside.linger(ns, "court", false)
+		expectReady(ctx, route)
 	})
 
 	It("says Unknown, never a stale True, when the pods fall silent", func(ctx SpecContext) {

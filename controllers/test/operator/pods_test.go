@@ -36,16 +36,20 @@ type pods struct {
 	silent map[types.NamespacedName]bool
 	// stuck connectors keep the pods that they have.
 	stuck map[types.NamespacedName]bool
-	voice map[string]*nats.Conn
-	sent  map[string]string
-	count map[string]uint64
-	at    map[string]time.Time
+	// lingering connectors keep former pods at work beside new ones.
+	lingering map[types.NamespacedName]bool
+	// unready connectors have pods that run and never become ready.
+	unready map[types.NamespacedName]bool
+	voice   map[string]*nats.Conn
+	sent    map[string]string
+	count   map[string]uint64
+	at      map[string]time.Time
 }
 
 func startPods() *pods {
 	p := &pods{
 		done: make(chan struct{}), says: map[types.NamespacedName]contract.State{}, routes: map[types.NamespacedName][]contract.RouteState{},
-		silent: map[types.NamespacedName]bool{}, stuck: map[types.NamespacedName]bool{},
+		silent: map[types.NamespacedName]bool{}, stuck: map[types.NamespacedName]bool{}, lingering: map[types.NamespacedName]bool{}, unready: map[types.NamespacedName]bool{},
 		voice: map[string]*nats.Conn{}, sent: map[string]string{}, count: map[string]uint64{}, at: map[string]time.Time{},
 	}
 	var ctx context.Context
@@ -89,6 +93,20 @@ func (p *pods) hold(ns, connector string, hold bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stuck[types.NamespacedName{Namespace: ns, Name: connector}] = hold
+}
+
+// fail makes a connector's pods run without becoming ready, or ends that.
+func (p *pods) fail(ns, name string, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unready[types.NamespacedName{Namespace: ns, Name: name}] = on
+}
+
+// linger: former pods of a connector stay at work beside new ones, or end at last.
+func (p *pods) linger(ns, connector string, linger bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lingering[types.NamespacedName{Namespace: ns, Name: connector}] = linger
 }
 
 // silence the pods of a connector.
@@ -165,7 +183,12 @@ func (p *pods) roll(ctx context.Context, d *appsv1.Deployment, list []corev1.Pod
 		if !metav1.IsControlledBy(pod, d) {
 			continue
 		}
-		if pod.Labels["bus.metip.dev/config"] != d.Spec.Template.Labels["bus.metip.dev/config"] || have >= want {
+		former := pod.Labels["bus.metip.dev/config"] != d.Spec.Template.Labels["bus.metip.dev/config"]
+		if former && p.lingering[connector] {
+			p.report(ctx, connector, pod)
+			continue
+		}
+		if former || have >= want {
 			p.hush(string(pod.UID))
 			if err := client.IgnoreNotFound(api.Delete(ctx, pod, client.GracePeriodSeconds(0))); err != nil {
 				return err
@@ -180,7 +203,11 @@ func (p *pods) roll(ctx context.Context, d *appsv1.Deployment, list []corev1.Pod
 			return err
 		}
 	}
-	return p.deployed(ctx, d, want)
+	available := want
+	if p.unready[connector] {
+		available = 0
+	}
+	return p.deployed(ctx, d, want, available)
 }
 
 func (p *pods) start(ctx context.Context, d *appsv1.Deployment) error {
@@ -196,11 +223,11 @@ func (p *pods) start(ctx context.Context, d *appsv1.Deployment) error {
 	return api.Status().Update(ctx, pod)
 }
 
-func (p *pods) deployed(ctx context.Context, d *appsv1.Deployment, want int32) error {
+func (p *pods) deployed(ctx context.Context, d *appsv1.Deployment, want, available int32) error {
 	s := appsv1.DeploymentStatus{
-		ObservedGeneration: d.Generation, Replicas: want, UpdatedReplicas: want, ReadyReplicas: want, AvailableReplicas: want,
+		ObservedGeneration: d.Generation, Replicas: want, UpdatedReplicas: want, ReadyReplicas: available, AvailableReplicas: available,
 	}
-	if d.Status.ObservedGeneration == s.ObservedGeneration && d.Status.AvailableReplicas == want {
+	if d.Status.ObservedGeneration == s.ObservedGeneration && d.Status.AvailableReplicas == available && d.Status.Replicas == want {
 		return nil
 	}
 	d.Status = s

@@ -62,7 +62,14 @@ var _ = Describe("What is wrong with a spec", func() {
 		table := &v1alpha1.Operation{Postgres: &v1alpha1.PostgresWrite{Table: "t", KeyColumns: []v1alpha1.ColumnName{"id"}}}
 		mismatch := newRoute(ns, "mismatch", "custody", "court")
 		mismatch.Spec.To[0].Operation = table
+		secured := newSink(ns, "secured")
+		secured.Spec.Sink = &v1alpha1.Sink{SOAP: &v1alpha1.SOAPSink{URL: "https://court.example/cases", Security: v1alpha1.SOAPSecurityUsernameToken}}
+		secured.Spec.Auth = &v1alpha1.Auth{Basic: &v1alpha1.BasicAuth{Secret: v1alpha1.SecretName{Name: "login"}}}
+		create(ctx, secured)
+		whole := newRoute(ns, "whole", "custody", "secured")
+		whole.Spec.To[0].Operation = &v1alpha1.Operation{SOAP: &v1alpha1.SOAPCall{Content: v1alpha1.SOAPContentEnvelope}}
 		for want, route := range map[string]*v1alpha1.Route{
+			"False/OperationMismatch: the operation of destination secured has content Envelope":                       whole,
 			"False/WrongRole: Connector second is a source":                                                            newRoute(ns, "to-source", "custody", "second"),
 			"False/WrongRole: Connector court is a sink":                                                               newRoute(ns, "from-sink", "court", "elsewhere"),
 			"False/WrongIntegration: Connector elsewhere belongs to Integration other":                                 newRoute(ns, "foreign", "custody", "elsewhere"),

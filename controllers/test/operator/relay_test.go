@@ -108,7 +108,7 @@ var _ = Describe("The relay of an Integration", func() {
 		dataside.say(ns, "default_relay", full)
 		dataside.sayRoutes(ns, "default_relay", contract.RouteState{Route: "publish", Destination: "public", State: full})
 		Eventually(condition(ctx, route, "Connected")).Should(HavePrefix("False/StreamFull: destination public: the relay of Integration default: the bus of"))
-		Eventually(condition(ctx, integration, "Ready")).Should(HavePrefix("False/RelayNotReady: the relay, which makes the events of Routes: StreamFull"))
+		Eventually(condition(ctx, integration, "Ready")).Should(HavePrefix("False/RelayNotReady: the relay, which makes the events and tables of Routes: StreamFull"))
 		dataside.say(ns, "default_relay", contract.State{OK: true})
 		dataside.sayRoutes(ns, "default_relay")
 		expectReady(ctx, route, integration)

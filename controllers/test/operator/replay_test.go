@@ -142,11 +142,18 @@ func pull(ctx context.Context, c jetstream.Consumer, take func(jetstream.Msg)) {
 // copies that the stream holds, by the id of the original.
 func (a *area) copies(ctx context.Context) map[string]int {
 	GinkgoHelper()
+	return a.held(ctx, contract.ReplaySubjects(a.ns, "default"), 1)
+}
+
+// held are the messages that the stream holds from a sequence on, by their ids. The bus has messages of its own between those of a spec, so that
+// sequences do not tell how many there are.
+func (a *area) held(ctx context.Context, subjects string, from uint64) map[string]int {
+	GinkgoHelper()
 	stream, err := a.js.Stream(ctx, a.stream())
 	Expect(err).NotTo(HaveOccurred())
 	out := map[string]int{}
-	for seq := uint64(1); ; {
-		m, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(contract.ReplaySubjects(a.ns, "default")))
+	for seq := from; ; {
+		m, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subjects))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return out
 		}
@@ -216,9 +223,11 @@ var _ = Describe("A Replay", func() {
 		o := newReplay(a.ns, "dry", v1alpha1.ReplaySource{Sequences: &v1alpha1.ReplaySequences{First: 11, Last: new(int64(last))}})
 		o.Spec.DryRun = new(true)
 		create(ctx, o)
-		Eventually(condition(ctx, o, "Ready")).Should(Equal(fmt.Sprintf("True/Completed: a dry run: %d messages would be replayed", last-10)))
+		matched := len(a.held(ctx, "evt.>", 11))
+		Expect(matched).To(BeNumerically("<", 40), "some are left out")
+		Eventually(condition(ctx, o, "Ready")).Should(Equal(fmt.Sprintf("True/Completed: a dry run: %d messages would be replayed", matched)))
 		Expect(o.Status.Counts.Sent).To(BeZero())
-		Expect(o.Status.Progress).To(Equal(fmt.Sprintf("0/%d", last-10)))
+		Expect(o.Status.Progress).To(Equal(fmt.Sprintf("0/%d", matched)))
 		Expect(a.copies(ctx)).To(BeEmpty())
 	})
 

@@ -34,6 +34,8 @@ type Options struct {
 	Fsync bool
 	// MaxFileStore of each server; 1 GiB when zero.
 	MaxFileStore int64
+	// Log of the sessions; the zero value writes nothing.
+	Log logr.Logger
 }
 
 // Broker is a set of running servers. Its methods fail the test that started it.
@@ -118,7 +120,7 @@ func (b *Broker) Session(change func(*bus.Params)) (bus.Session, *bus.Registry) 
 		change(&p)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	registry := bus.NewRegistry(ctx, logr.Discard())
+	registry := bus.NewRegistry(ctx, b.options.Log)
 	b.t.Cleanup(func() { registry.Close(); cancel() })
 	name := types.NamespacedName{Namespace: "metip-system", Name: "default"}
 	if err := registry.Set(name, p); err != nil {

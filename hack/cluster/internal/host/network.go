@@ -151,6 +151,22 @@ func forwardRules() [][]string {
 	return [][]string{append([]string{"-i", layout.Bridge}, comment...), append([]string{"-o", layout.Bridge}, comment...)}
 }
 
+// Abandoned tells whether a cluster was killed and left its tables behind, in whichever folder it was: there is the
+// table that only ours makes, and nobody listens on the ports of its servers, which share the tables' network.
+func Abandoned(ctx context.Context) bool {
+	_, err := run(ctx, "nft", "list", "table", tables[0][0], tables[0][1])
+	return err == nil && checkPorts("127.0.0.1", loopbackPorts) == nil
+}
+
+// OfOthers tells whether a cluster runs here that was started from another folder than the one with this state.
+func OfOthers(ctx context.Context, state string) bool {
+	if _, err := os.Stat(state); err == nil {
+		return false
+	}
+	_, err := run(ctx, "nft", "list", "table", tables[0][0], tables[0][1])
+	return err == nil && checkPorts("127.0.0.1", loopbackPorts) != nil
+}
+
 // ForeignProxy refuses when another kube-proxy has its tables on this machine.
 func ForeignProxy(ctx context.Context) error {
 	for _, t := range tables[1:] {
@@ -198,21 +214,24 @@ func NetworkLeftovers(ctx context.Context) []string {
 	return left
 }
 
+var (
+	loopbackPorts = []int{layout.EtcdPort, layout.EtcdPeerPort, layout.KubeletHealthPort, layout.ProxyMetricsPort, layout.ProxyHealthPort, layout.ControllersPort, layout.SchedulerPort}
+	nodePorts     = []int{layout.APIPort, layout.KubeletPort, layout.DNSPort}
+)
+
 // CheckPorts refuses when one of the cluster's ports is taken. The bridge must be there.
 func CheckPorts() error {
-	listen := map[string][]int{
-		"127.0.0.1":   {layout.EtcdPort, layout.EtcdPeerPort, layout.KubeletHealthPort, layout.ProxyMetricsPort, layout.ProxyHealthPort, layout.ControllersPort, layout.SchedulerPort},
-		layout.NodeIP: {layout.APIPort, layout.KubeletPort, layout.DNSPort},
-	}
-	for ip, ports := range listen {
-		for _, port := range ports {
-			address := fmt.Sprintf("%s:%d", ip, port)
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				return fmt.Errorf("the cluster needs %s: %w; find who has it with `ss -ltnp sport = :%d` and stop that", address, err, port)
-			}
-			l.Close()
+	return errors.Join(checkPorts("127.0.0.1", loopbackPorts), checkPorts(layout.NodeIP, nodePorts))
+}
+
+func checkPorts(ip string, ports []int) error {
+	for _, port := range ports {
+		address := fmt.Sprintf("%s:%d", ip, port)
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("the cluster needs %s: %w; find who has it with `ss -ltnp sport = :%d` and stop that", address, err, port)
 		}
+		l.Close()
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/metip/metip/hack/cluster/internal/process"
 )
 
-// Down stops the cluster, removes everything that belongs to it and proves that nothing is left.
+// Down stops the cluster, removes everything that belongs to it and proves that nothing is left. One that was started
+// from another folder, and runs, is not touched.
 func (n *Node) Down(ctx context.Context) error {
 	if err := requireRoot("down"); err != nil {
 		return err
@@ -24,6 +25,10 @@ func (n *Node) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if host.OfOthers(ctx, n.Layout.State()) {
+		n.Report("no cluster was started from this folder; the one that runs here belongs to another and stays")
+		return nil
+	}
 	began := time.Now()
 	if err := n.clean(ctx); err != nil {
 		return err
@@ -49,7 +54,7 @@ func (n *Node) clean(ctx context.Context) error {
 	step(process.Stop(ctx, 0, n.running()))
 	step(host.KillContainers(ctx))
 	step(host.UnmountBelow(l.State()))
-	if _, err := os.Stat(l.State()); err == nil {
+	if _, err := os.Stat(l.State()); err == nil || host.Abandoned(ctx) {
 		step(host.RemoveTables(ctx))
 	}
 	step(host.RemoveBridge(ctx))

@@ -79,12 +79,15 @@ func (n *Node) prepare(ctx context.Context, health error) error {
 	if err := host.InstallPackages(ctx, n.Report); err != nil {
 		return err
 	}
-	if errors.Is(health, ErrDown) {
+	switch {
+	case !errors.Is(health, ErrDown):
+		n.Report("%v; removing it and starting anew", health)
+	case host.Abandoned(ctx):
+		n.Report("a cluster that was started from another folder has been killed; removing what it left")
+	default:
 		if err := host.ForeignProxy(ctx); err != nil {
 			return err
 		}
-	} else {
-		n.Report("%v; removing it and starting anew", health)
 	}
 	if err := n.clean(ctx); err != nil {
 		return err

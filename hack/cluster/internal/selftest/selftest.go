@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -63,6 +64,8 @@ func Run(ctx context.Context, l layout.Layout, n *node.Node, report func(format 
 		{"recycle a released volume", s.recycle},
 		{"kill everything and start again", s.crash},
 		{"run pods after the crash", s.runPods},
+		{"leave it running when another folder's is stopped", s.stopElsewhere},
+		{"kill everything and start in another folder", s.crashElsewhere},
 		{"stop", n.Down},
 		{"stop again, which does nothing", n.Down},
 		{"find no container process", s.nothingLeft},
@@ -199,6 +202,59 @@ func (s *suite) crash(ctx context.Context) error {
 		return errors.New("a killed cluster counts as healthy")
 	}
 	return s.up(ctx)
+}
+
+// elsewhere is a node of another folder, with the same binaries and images.
+func (s *suite) elsewhere() (*node.Node, func(), error) {
+	root, err := os.MkdirTemp("", "metip")
+	if err != nil {
+		return nil, nil, err
+	}
+	l := layout.Layout{Root: root}
+	if err := os.MkdirAll(filepath.Dir(l.Bin()), 0o755); err != nil {
+		return nil, nil, err
+	}
+	for from, to := range map[string]string{s.layout.Bin(): l.Bin(), s.layout.Images(): l.Images()} {
+		if err := os.Symlink(from, to); err != nil {
+			return nil, nil, err
+		}
+	}
+	return &node.Node{Layout: l, Report: s.report}, func() { os.RemoveAll(root) }, nil //nolint:errcheck // a temporary folder
+}
+
+func (s *suite) stopElsewhere(ctx context.Context) error {
+	other, remove, err := s.elsewhere()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if err := other.Down(ctx); err != nil {
+		return err
+	}
+	return s.node.Health(ctx)
+}
+
+func (s *suite) crashElsewhere(ctx context.Context) error {
+	process.Signal(syscall.SIGKILL, process.Find(s.layout.State()))
+	// A killed process has no command line any more before its ports are free.
+	err := process.Until(ctx, patience, "waiting for the killed to be gone", func(ctx context.Context) error {
+		if !host.Abandoned(ctx) {
+			return errors.New("a port of theirs is taken")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	other, remove, err := s.elsewhere()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if err := other.Up(ctx, ""); err != nil {
+		return err
+	}
+	return other.Down(ctx)
 }
 
 // apply applies every document of a file.
