@@ -107,7 +107,7 @@ func runChild(file string) error {
 	}
 	e, err := New(Options{
 		Config: o.Config, System: system, Pod: o.Pod, CredsFile: o.Creds, SystemDir: o.Secrets, ListenAddress: o.Listen, HealthAddress: o.Health,
-		AllowLoopback: true, Linger: 10 * time.Millisecond, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		AllowLoopback: true, Linger: 10 * time.Millisecond, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		return err

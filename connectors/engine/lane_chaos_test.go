@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -142,6 +143,30 @@ func (w *orderWorld) torment() {
 	}
 }
 
+// explain what is missing, and where the lanes stand.
+func (w *orderWorld) explain(published map[string]int) {
+	w.a.mu.Lock()
+	for key, n := range published {
+		if len(w.a.seen[key]) < n || w.a.last[key] != n {
+			w.t.Logf("%s: %d of %d tried, number %d last", key, len(w.a.seen[key]), n, w.a.last[key])
+		}
+	}
+	w.a.mu.Unlock()
+	// The test's own context has ended.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, durable := range contract.Durables(w.route.Durable, w.route.Delivery.Lanes) {
+		c, err := w.cluster.Admin().Consumer(ctx, "ns_in", durable)
+		if err != nil {
+			w.t.Logf("%s: %v", durable, err)
+			continue
+		}
+		info := c.CachedInfo()
+		w.t.Logf("%s: delivered %+v, acknowledged to %+v, %d unacknowledged, %d to come, %d pulls wait, groups %+v", durable,
+			info.Delivered, info.AckFloor, info.NumAckPending, info.NumPending, info.NumWaiting, info.PriorityGroups)
+	}
+}
+
 // TestOrderSurvives is the promise of docs/ordering.md under everything that happens to pods and brokers: nothing is lost, and no key's message is
 // tried before the one before it. METIP_TEST_SEED repeats a run, METIP_TEST_ORDER_TIME lengthens it.
 func TestOrderSurvives(t *testing.T) {
@@ -200,6 +225,11 @@ func TestOrderSurvives(t *testing.T) {
 			for _, n := range published {
 				total += n
 			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					w.explain(published)
+				}
+			})
 			within(t, 5*time.Minute, fmt.Sprintf("all %d messages delivered", total), func() bool { return w.a.complete(published) })
 			within(t, time.Minute, "all acknowledged", func() bool { return settledLanes(t, w.cluster.Server, c.route) })
 			t.Logf("%d published; %v", total, w.done)

@@ -156,6 +156,13 @@ func number(s string) int {
 	return n
 }
 
+// ofSpecs tells whether the test above this one is a suite of specs.
+func ofSpecs(tests map[[2]string]*test, key [2]string) bool {
+	top, _, below := strings.Cut(key[1], "/")
+	parent := tests[[2]string{key[0], top}]
+	return below && parent != nil && parent.specs != nil
+}
+
 func sum(tests map[[2]string]*test, packages map[string]string) counts {
 	var c counts
 	failedIn := map[string]bool{}
@@ -167,6 +174,8 @@ func sum(tests map[[2]string]*test, packages map[string]string) counts {
 			if t.action != "pass" && t.specs.failed == 0 {
 				c.failed++
 			}
+		case ofSpecs(tests, key):
+			// a spec that failed, which its suite has counted
 		case t.parent && t.action != "":
 			continue // its subtests count; a failure of its own shows as a failed package
 		case t.action == "pass":

@@ -30,6 +30,15 @@ func TestCountEvents(t *testing.T) {
 			{"Action":"fail","Package":"p"}`,
 			"7 passed, 2 failed, 4 skipped",
 		},
+		"a failed spec that is a subtest too counts once": {
+			`{"Action":"run","Package":"p","Test":"TestAPI"}
+			{"Action":"output","Package":"p","Test":"TestAPI","Output":"FAIL! -- 7 Passed | 1 Failed | 0 Pending | 0 Skipped\n"}
+			{"Action":"run","Package":"p","Test":"TestAPI/A_Route_routes"}
+			{"Action":"fail","Package":"p","Test":"TestAPI/A_Route_routes"}
+			{"Action":"fail","Package":"p","Test":"TestAPI"}
+			{"Action":"fail","Package":"p"}`,
+			"7 passed, 1 failed, 0 skipped",
+		},
 		"a suite that fails after its specs is a failure": {
 			`{"Action":"run","Package":"p","Test":"TestAPI"}
 			{"Action":"output","Package":"p","Test":"TestAPI","Output":"SUCCESS! -- 7 Passed | 0 Failed | 0 Pending | 0 Skipped\n"}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/metip/metip/api/v1alpha1"
+	"github.com/metip/metip/test/specs"
 )
 
 const root = "../.."
@@ -25,8 +26,7 @@ var (
 )
 
 func TestAPI(t *testing.T) {
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "API")
+	specs.Run(t, "API")
 }
 
 var _ = BeforeSuite(func() {

@@ -20,6 +20,7 @@ import (
 	"github.com/metip/metip/test/cluster"
 	"github.com/metip/metip/test/demo/arrests"
 	"github.com/metip/metip/test/demo/courtdb"
+	"github.com/metip/metip/test/specs"
 )
 
 const (
@@ -38,8 +39,7 @@ var (
 )
 
 func TestE2E(t *testing.T) {
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "MetIP on a real cluster")
+	specs.Run(t, "MetIP on a real cluster")
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {

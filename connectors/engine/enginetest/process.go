@@ -100,7 +100,7 @@ func (p *Process) tail() string {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+	return strings.Join(lines[max(0, len(lines)-60):], "\n")
 }
 
 // Terminate it as a kubelet does, and wait for its end.

@@ -25,6 +25,7 @@ import (
 	"github.com/metip/metip/controllers/internal/apply"
 	"github.com/metip/metip/controllers/internal/bus"
 	"github.com/metip/metip/controllers/internal/signals"
+	"github.com/metip/metip/test/specs"
 )
 
 const (
@@ -35,10 +36,9 @@ const (
 var api client.Client
 
 func TestBroker(t *testing.T) {
-	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
-	RunSpecs(t, "Broker controller")
+	specs.Run(t, "Broker controller")
 }
 
 var _ = BeforeSuite(func() {

@@ -33,6 +33,7 @@ import (
 	"github.com/metip/metip/controllers"
 	"github.com/metip/metip/controllers/internal/bus/bustest"
 	metipwebhook "github.com/metip/metip/controllers/webhook"
+	"github.com/metip/metip/test/specs"
 )
 
 const (
@@ -55,10 +56,9 @@ var (
 )
 
 func TestOperator(t *testing.T) {
-	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
-	RunSpecs(t, "Operator")
+	specs.Run(t, "Operator")
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
