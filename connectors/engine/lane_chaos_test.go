@@ -198,12 +198,18 @@ func TestOrderSurvives(t *testing.T) {
 			source := rand.New(rand.NewPCG(w.rnd.Uint64(), 0))
 			js := w.cluster.Admin()
 			publisher.Go(func() {
-				for !stop.Load() && t.Context().Err() == nil {
+				for !stop.Load() {
 					key := "k" + strconv.Itoa(source.IntN(keys))
 					id := key + "." + strconv.Itoa(published[key]+1)
-					if _, err := js.PublishMsg(t.Context(), keyedMessage(key, id, []byte(`{}`))); err != nil {
-						time.Sleep(20 * time.Millisecond) // again, with the same id
-						continue
+					// Again, with the same id, until it is known to be stored: it may have been, and then it is delivered too.
+					for {
+						if _, err := js.PublishMsg(t.Context(), keyedMessage(key, id, []byte(`{}`))); err == nil {
+							break
+						}
+						if t.Context().Err() != nil {
+							return
+						}
+						time.Sleep(20 * time.Millisecond)
 					}
 					published[key]++
 					time.Sleep(2 * time.Millisecond)
