@@ -69,8 +69,9 @@ func (c *Cluster) Kill(ctx context.Context, namespace, pod string) error {
 	return nil
 }
 
-// ResidentBytes of a process (VmRSS), and the highest it had (VmHWM).
-func (p Process) ResidentBytes() (now, peak int64, err error) {
+// ResidentBytes of a process (VmRSS), and those of them that are its own (RssAnon): the others are pages of its program's file, which all pods of
+// a node share, and of which the kernel keeps as many as it likes.
+func (p Process) ResidentBytes() (all, own int64, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.PID))
 	if err != nil {
 		return 0, 0, err
@@ -84,12 +85,12 @@ func (p Process) ResidentBytes() (now, peak int64, err error) {
 		kib, _ := strconv.ParseInt(fields[1], 10, 64)
 		switch fields[0] {
 		case "VmRSS:":
-			now = kib << 10
-		case "VmHWM:":
-			peak = kib << 10
+			all = kib << 10
+		case "RssAnon:":
+			own = kib << 10
 		}
 	}
-	return now, peak, nil
+	return all, own, nil
 }
 
 // Started is when the process began, to a hundredth of a second.

@@ -17,8 +17,9 @@ import (
 	"github.com/metip/metip/test/demo/site"
 )
 
-// maxIdleMemory of a connector pod, resident.
-const maxIdleMemory = 32 << 20
+// maxIdleMemory of a connector pod's own, in MiB. What its program's file has in memory comes on top and depends on the machine: it is measured,
+// and not bounded.
+const maxIdleMemory = 20
 
 var _ = Describe("The pods", func() {
 	It("of connectors are small and ready at once", func(ctx SpecContext) {
@@ -29,10 +30,7 @@ var _ = Describe("The pods", func() {
 			processes, err := on.Processes(ctx, f.Namespace, pods[0])
 			Expect(err).NotTo(HaveOccurred())
 			Expect(processes).To(HaveLen(1), "%v", processes)
-			now, _, err := processes[0].ResidentBytes()
-			Expect(err).NotTo(HaveOccurred())
-			measured.add("idle memory, "+connector, float64(now)/(1<<20), "MiB")
-			Expect(now).To(BeNumerically("<=", maxIdleMemory), "resident memory of %s, idle", connector)
+			weigh(processes[0], connector)
 			took := f.startTime(ctx, connector, pods[0])
 			measured.add("container start until Ready, "+connector, took.Seconds(), "s")
 		}
@@ -150,4 +148,14 @@ func (f *testFlow) runsAsAnyUser(ctx context.Context, namespace, name string) {
 		logs, _ := on.Run(ctx, "logs", "-n", namespace, copied.Name, "--all-containers")
 		Fail(err.Error() + "\n" + logs)
 	}
+}
+
+// weigh the process of a connector that has nothing to do.
+func weigh(p cluster.Process, connector string) {
+	GinkgoHelper()
+	all, own, err := p.ResidentBytes()
+	Expect(err).NotTo(HaveOccurred())
+	measured.add("idle RSS of "+connector, float64(all)/(1<<20), "MiB")
+	measured.add("idle RSS of "+connector+", its own", float64(own)/(1<<20), "MiB")
+	Expect(float64(own)/(1<<20)).To(BeNumerically("<=", maxIdleMemory), "memory of %s, idle", connector)
 }
