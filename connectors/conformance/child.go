@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/engine/enginetest"
@@ -71,7 +70,7 @@ func runChild(file string) error {
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return err
 	}
-	system, ok := catalog.Lookup(spec.System)
+	system, ok := lookup(spec.System)
 	if !ok || system.Source == nil {
 		return fmt.Errorf("the catalogue has no source %q", spec.System)
 	}

@@ -18,5 +18,7 @@
 //     (AtLeastOnce, Arrived, Ordered, Shared) is a promise of that page.
 //  3. Tests of what only it has, in its own package.
 //
+// A system that the catalogue does not list is added first (Add): one that is being written, or that lives elsewhere.
+//
 // Kills are real: PullSources runs the source in processes of their own (Main), which kill themselves between the steps of a message.
 package conformance

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
@@ -93,7 +92,7 @@ func position(file string) sdk.Position {
 
 func (h *PullHarness) open(t *testing.T, bus *fakes.Publisher, secrets *fakes.Secrets) *pullRun {
 	t.Helper()
-	system, ok := catalog.Lookup(h.System)
+	system, ok := lookup(h.System)
 	if !ok || system.Source == nil {
 		t.Fatalf("the catalogue has no source %q", h.System)
 	}

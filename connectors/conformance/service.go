@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
@@ -50,7 +49,7 @@ type serviceRun struct {
 
 func (h *ServiceHarness) open(t *testing.T, secrets *fakes.Secrets) *serviceRun {
 	t.Helper()
-	system, ok := catalog.Lookup(h.System)
+	system, ok := lookup(h.System)
 	if !ok || system.Service == nil {
 		t.Fatalf("the catalogue has no service %q", h.System)
 	}

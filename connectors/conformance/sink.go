@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
@@ -71,7 +70,7 @@ type sinkRun struct {
 
 func (h *SinkHarness) open(t *testing.T, secrets *fakes.Secrets) *sinkRun {
 	t.Helper()
-	system, ok := catalog.Lookup(h.System)
+	system, ok := lookup(h.System)
 	if !ok || system.Sink == nil {
 		t.Fatalf("the catalogue has no sink %q", h.System)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/metip/metip/connectors/catalog"
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
@@ -41,7 +40,7 @@ type SourceRun struct {
 
 func (h *SourceHarness) run(t *testing.T, bus *fakes.Publisher) *SourceRun {
 	t.Helper()
-	system, ok := catalog.Lookup(h.System)
+	system, ok := lookup(h.System)
 	if !ok || system.Source == nil {
 		t.Fatalf("the catalogue has no source %q", h.System)
 	}

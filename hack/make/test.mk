@@ -4,7 +4,7 @@
 # they work.
 SUITES ?= verify unit-operator unit-connectors unit-tools engine+brokers+systems api integration chaos e2e
 # Which packages are whose: those that need servers take longer than a unit test may; e2e.mk names its own; every other test is a unit test.
-DATAPLANE   := /connectors/(engine|conformance)
+DATAPLANE   := /connectors/(engine|conformance|sdk/walkthrough)
 # The behaviour suites of message brokers take as long as those of all other systems.
 BROKERS     := ^Test(AMQP|Kafka|MQTT|NATS|RabbitMQ|STOMP)
 INTEGRATION := /controllers/test/|/cmd/manager|/test/integration
@@ -52,7 +52,7 @@ test-brokers: ## Run the behaviour suite of the message brokers.
 
 .PHONY: test-systems
 test-systems: ## Run the behaviour suite of every other system, and of whole flows.
-	$(call go-test,systems,$(RACE) -timeout=25m -skip='$(BROKERS)' ./connectors/conformance/...)
+	$(call go-test,systems,$(RACE) -timeout=25m -skip='$(BROKERS)' ./connectors/conformance/... ./connectors/sdk/walkthrough)
 
 .PHONY: test-api
 test-api: ## Run the API tests on a real API server: samples, refusals, defaults.
