@@ -19,7 +19,7 @@ import (
 
 // maxIdleMemory of a connector pod's own, in MiB. What its program's file has in memory comes on top and depends on the machine: it is measured,
 // and not bounded.
-const maxIdleMemory = 20
+const maxIdleMemory = 12
 
 var _ = Describe("The pods", func() {
 	It("of connectors are small and ready at once", func(ctx SpecContext) {
