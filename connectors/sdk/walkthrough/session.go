@@ -48,7 +48,6 @@ func newRegistry(rt sdk.Runtime, raw json.RawMessage) (*registry, error) {
 type session struct {
 	conn    net.Conn
 	lines   *bufio.Scanner
-	address string
 	version uint64
 }
 
@@ -67,7 +66,7 @@ func (r *registry) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, r.lost(err)
 	}
-	s := &session{conn: conn, lines: bufio.NewScanner(conn), address: r.address, version: version}
+	s := &session{conn: conn, lines: bufio.NewScanner(conn), version: version}
 	s.lines.Buffer(nil, maxLine)
 	answer, err := s.ask(ctx, fmt.Sprintf("HELLO %s %s", user, password))
 	switch {
@@ -76,7 +75,7 @@ func (r *registry) open(ctx context.Context) (*session, error) {
 		return nil, r.lost(err)
 	case answer != "OK":
 		s.close()
-		return nil, sdk.Unavailable(contract.ReasonAuthenticationFailed, fmt.Errorf("%s refuses user %s: %s", r.address, user, answer))
+		return nil, sdk.Unavailable(contract.ReasonAuthenticationFailed, fmt.Errorf("%s refuses user %s: %.200s", r.address, user, answer))
 	}
 	return s, nil
 }

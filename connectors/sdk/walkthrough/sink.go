@@ -103,7 +103,7 @@ func classify(answer string) error {
 	case "OK":
 		return nil
 	case "BAD":
-		return sdk.Permanentf("the registry refuses the record: %s", why)
+		return sdk.Permanentf("the registry refuses the record: %.200s", why)
 	default:
 		return fmt.Errorf("the registry does not take the record: %.200s", answer)
 	}
