@@ -2,10 +2,13 @@ package enginetest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -280,17 +283,41 @@ func (s *Server) Publish(namespace, integration, connector, eventType, id string
 	return must[*jetstream.PubAck](s.t, "publish an event")(s.Admin().PublishMsg(s.t.Context(), m)).Sequence
 }
 
-// Messages of a stream, from the first.
+// readWithin is how long a message is asked for that does not come: its stream may have no leader, and a server that has just come back may
+// not have everything yet.
+const readWithin = 30 * time.Second
+
+// Messages of a stream, from the first. The stream's own count says how many there are: what is not found at once is asked for again.
 func (s *Server) Messages(stream string) []*jetstream.RawStreamMsg {
 	s.t.Helper()
 	st := must[jetstream.Stream](s.t, "find stream "+stream)(s.Admin().Stream(s.t.Context(), stream))
-	info := must[*jetstream.StreamInfo](s.t, "ask for the stream")(st.Info(s.t.Context()))
-	var all []*jetstream.RawStreamMsg
-	for seq := info.State.FirstSeq; seq <= info.State.LastSeq && seq > 0; seq++ {
-		m, err := st.GetMsg(s.t.Context(), seq)
-		if err == nil {
-			all = append(all, m)
+	found := map[uint64]*jetstream.RawStreamMsg{}
+	for deadline := time.Now().Add(readWithin); ; {
+		info := must[*jetstream.StreamInfo](s.t, "ask for the stream")(st.Info(s.t.Context()))
+		var last error
+		for seq := info.State.FirstSeq; seq <= info.State.LastSeq && seq > 0; seq++ {
+			if found[seq] != nil {
+				continue
+			}
+			m, err := st.GetMsg(s.t.Context(), seq)
+			if err == nil {
+				found[seq] = m
+			} else if last = fmt.Errorf("message %d: %w", seq, err); !errors.Is(err, jetstream.ErrMsgNotFound) && time.Now().After(deadline) {
+				s.t.Fatal(last)
+			}
 		}
+		if uint64(len(found)) >= info.State.Msgs {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.t.Logf("stream %s says that it has %d messages, and %d of them are found: %v", stream, info.State.Msgs, len(found), last)
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	all := make([]*jetstream.RawStreamMsg, 0, len(found))
+	for _, seq := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, found[seq])
 	}
 	return all
 }
