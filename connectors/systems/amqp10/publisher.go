@@ -45,17 +45,10 @@ type lane struct {
 	broken  bool
 }
 
-// close the lane, with its session.
-func (w *lane) close(ctx context.Context) { _ = w.session.Close(ctx) }
-
-// drop the lane, which nobody waits for.
-func (w *lane) drop(ctx context.Context) {
+// drop the lane, with its session.
+func (w *lane) drop() {
 	if w.link.Alive() == nil {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-			defer cancel()
-			w.close(ctx)
-		}()
+		w.link.leave(w.session)
 	}
 }
 
@@ -67,7 +60,7 @@ func attach(ctx context.Context, l *link, address string) (*lane, error) {
 		if s, err = session.NewSender(ctx, address, &amqp.SenderOptions{SettlementMode: &unsettled}); err == nil {
 			return &lane{Sender: s, session: session, link: l, address: address}, nil
 		}
-		_ = session.Close(ctx)
+		l.leave(session)
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -95,7 +88,7 @@ func (p *publisher) take(ctx context.Context, l *link, address string) (*lane, e
 
 func (p *publisher) giveBack(ctx context.Context, w *lane) {
 	if ctx.Err() != nil || w.broken || w.link.Alive() != nil {
-		w.drop(ctx)
+		w.drop()
 		return
 	}
 	p.mu.Lock()
@@ -106,7 +99,7 @@ func (p *publisher) giveBack(ctx context.Context, w *lane) {
 	}
 	p.mu.Unlock()
 	if former != nil {
-		former.drop(ctx)
+		former.drop()
 	}
 }
 

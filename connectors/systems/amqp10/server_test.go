@@ -1,9 +1,13 @@
 package amqp10
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -480,4 +484,61 @@ func TestManyMessagesWithLittleCredit(t *testing.T) {
 		}
 	}
 	stop()
+}
+
+// deaf is a connection that never hears that a session has ended.
+type deaf struct {
+	net.Conn
+	rest []byte
+}
+
+// Read implements net.Conn.
+func (c *deaf) Read(b []byte) (int, error) {
+	for len(c.rest) == 0 {
+		head := make([]byte, 8)
+		if _, err := io.ReadFull(c.Conn, head); err != nil {
+			return 0, err
+		}
+		frame := head
+		if string(head[:4]) != "AMQP" {
+			frame = append(head, make([]byte, int(binary.BigEndian.Uint32(head))-len(head))...)
+			if _, err := io.ReadFull(c.Conn, frame[len(head):]); err != nil {
+				return 0, err
+			}
+		}
+		if ended := []byte{0, 0x53, 0x17}; len(frame) < 8+len(ended) || !bytes.Equal(frame[8:8+len(ended)], ended) {
+			c.rest = frame
+		}
+	}
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// RabbitMQ 3 forgets at times to say that a session has ended.
+func TestEndsOfSessionsWithoutAnswer(t *testing.T) {
+	p := newPlace(t, "orders")
+	rt := fakes.Runtime(t, p.config(), p.secrets, nil)
+	var dialled atomic.Int64
+	rt.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		dialled.Add(1)
+		return &deaf{Conn: conn}, err
+	}
+	for name, address := range map[string]string{"one address": "/amq/queue/orders", "an address of each message": "/amq/queue/${attributes.queue}"} {
+		t.Run(name, func(t *testing.T) {
+			dialled.Store(0)
+			s, err := NewSink(rt, fakes.JSON(t, map[string]any{"connection": p.connection(), "send": map[string]any{"address": address}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			fakes.Eventually(t, within, "the connection is replaced", func() bool {
+				if err := s.Check(t.Context()); err != nil {
+					t.Error(err)
+				}
+				return dialled.Load() > 1
+			})
+		})
+	}
 }
