@@ -102,9 +102,9 @@ func (l *link) Alive() error {
 }
 
 // leave a session, whose answer nobody waits for: under load RabbitMQ 3 leaves one end in a hundred without any.
-func (l *link) leave(session *amqp.Session) {
+func (l *link) leave(ctx context.Context, session *amqp.Session) {
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if err := session.Close(ctx); errors.Is(err, context.DeadlineExceeded) {
 			l.unanswered.Add(1)
@@ -137,7 +137,7 @@ func (l *link) ping(ctx context.Context) error {
 	session, err := l.NewSession(inner, nil)
 	switch {
 	case err == nil:
-		l.leave(session)
+		l.leave(ctx, session)
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -46,9 +46,9 @@ type lane struct {
 }
 
 // drop the lane, with its session.
-func (w *lane) drop() {
+func (w *lane) drop(ctx context.Context) {
 	if w.link.Alive() == nil {
-		w.link.leave(w.session)
+		w.link.leave(ctx, w.session)
 	}
 }
 
@@ -60,7 +60,7 @@ func attach(ctx context.Context, l *link, address string) (*lane, error) {
 		if s, err = session.NewSender(ctx, address, &amqp.SenderOptions{SettlementMode: &unsettled}); err == nil {
 			return &lane{Sender: s, session: session, link: l, address: address}, nil
 		}
-		l.leave(session)
+		l.leave(ctx, session)
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -88,7 +88,7 @@ func (p *publisher) take(ctx context.Context, l *link, address string) (*lane, e
 
 func (p *publisher) giveBack(ctx context.Context, w *lane) {
 	if ctx.Err() != nil || w.broken || w.link.Alive() != nil {
-		w.drop()
+		w.drop(ctx)
 		return
 	}
 	p.mu.Lock()
@@ -99,7 +99,7 @@ func (p *publisher) giveBack(ctx context.Context, w *lane) {
 	}
 	p.mu.Unlock()
 	if former != nil {
-		former.drop()
+		former.drop(ctx)
 	}
 }
 

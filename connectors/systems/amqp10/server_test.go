@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -495,19 +496,19 @@ type deaf struct {
 // Read implements net.Conn.
 func (c *deaf) Read(b []byte) (int, error) {
 	for len(c.rest) == 0 {
-		head := make([]byte, 8)
-		if _, err := io.ReadFull(c.Conn, head); err != nil {
+		var head [8]byte
+		if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
 			return 0, err
 		}
-		frame := head
+		var body []byte
 		if string(head[:4]) != "AMQP" {
-			frame = append(head, make([]byte, int(binary.BigEndian.Uint32(head))-len(head))...)
-			if _, err := io.ReadFull(c.Conn, frame[len(head):]); err != nil {
+			body = make([]byte, int(binary.BigEndian.Uint32(head[:4]))-len(head))
+			if _, err := io.ReadFull(c.Conn, body); err != nil {
 				return 0, err
 			}
 		}
-		if ended := []byte{0, 0x53, 0x17}; len(frame) < 8+len(ended) || !bytes.Equal(frame[8:8+len(ended)], ended) {
-			c.rest = frame
+		if !bytes.HasPrefix(body, []byte{0, 0x53, 0x17}) {
+			c.rest = slices.Concat(head[:], body)
 		}
 	}
 	n := copy(b, c.rest)

@@ -64,7 +64,7 @@ func (s *sink) Check(ctx context.Context) error {
 	}
 	w, err := attach(ctx, l, s.address)
 	if err == nil {
-		w.drop()
+		w.drop(ctx)
 	}
 	if ctx.Err() != nil {
 		return unavailable(l.endpoint, errors.New("no answer in time"))
