@@ -36,6 +36,8 @@ type Options struct {
 	ImagePullPolicy corev1.PullPolicy
 	// AllowedPodAnnotations that pod templates may have; an entry that ends in `/` allows all under it.
 	AllowedPodAnnotations []string
+	// CustomImages that Connectors may run as containers of their own; see validate.Allowed.
+	CustomImages []string
 	// Connector and Broker are defaults of their pods' resources; zero means the built-in ones.
 	Connector, Broker corev1.ResourceRequirements
 	// ConnectorEnv is added to every connector pod.
@@ -74,6 +76,10 @@ func (o *Options) complete() {
 	}
 }
 
+func (o *Options) allowed() validate.Allowed {
+	return validate.Allowed{Annotations: o.AllowedPodAnnotations, Images: o.CustomImages}
+}
+
 // SetupAll adds every controller, and the webhooks where there is a certificate, to a manager whose cache has CacheOptions. ctx ends with the manager.
 func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	o.complete()
@@ -94,7 +100,7 @@ func SetupAll(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return err
 	}
 	if o.Certificate != nil {
-		if err := webhook.SetupWithManager(mgr, o.AllowedPodAnnotations); err != nil {
+		if err := webhook.SetupWithManager(mgr, o.allowed()); err != nil {
 			return fmt.Errorf("webhooks: %w", err)
 		}
 	}
@@ -112,7 +118,7 @@ func setupControllers(mgr ctrl.Manager, o Options, registry *bus.Registry, hub *
 	var (
 		applier  = apply.New(mgr.GetClient(), mgr.GetAPIReader())
 		areas    = &refs.Areas{Client: mgr.GetClient(), Sessions: registry, OperatorNamespace: o.OperatorNamespace}
-		valid    = validate.NewMemo(o.AllowedPodAnnotations)
+		valid    = validate.NewMemo(o.allowed())
 		recorder = mgr.GetEventRecorder("metip")
 	)
 	configMaps, err := schemas.NewWatcher(mgr, o.OperatorNamespace, o.Namespaces)

@@ -6,6 +6,7 @@ set -euo pipefail
 servers=(
   "activemq:/usr/share/activemq/bin/activemq.jar"
   "mosquitto:/usr/sbin/mosquitto"
+  "nodejs:/usr/bin/node"
   "openssh-server:/usr/sbin/sshd"
   "postgresql:/usr/lib/postgresql/*/bin/postgres"
   "rabbitmq-server:/usr/lib/rabbitmq/bin/rabbitmq-server"

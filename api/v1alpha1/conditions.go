@@ -65,6 +65,8 @@ const (
 	// ReasonInvalidSchema (Accepted, False; Stalled): a schema does not compile; the message gives field, line and column, and the ConfigMap if it
 	// is in one. What ran before goes on running.
 	ReasonInvalidSchema = "InvalidSchema"
+	// ReasonImageNotAllowed (Accepted, False; Stalled): custom.image is not one that the operator's flag lists.
+	ReasonImageNotAllowed = "ImageNotAllowed"
 	// ReasonAnnotationNotAllowed (Accepted, False; Stalled): template.annotations has one that the operator's flag does not list.
 	ReasonAnnotationNotAllowed = "AnnotationNotAllowed"
 	// ReasonConfigTooLarge (Accepted, False; Stalled): the compiled configuration exceeds 900 KB.

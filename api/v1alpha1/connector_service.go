@@ -6,7 +6,7 @@ import (
 
 // Service is a function that a system offers, called over the bus by request and reply: exactly one system, and how it is called. Its pods
 // share the calls. Routes call it (`call: {connector: ...}`), and so may every program with a broker user that is allowed to.
-// +kubebuilder:validation:XValidation:rule="[has(self.http),has(self.nats),has(self.rabbitmq),has(self.soap),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.custom),has(self.http),has(self.nats),has(self.rabbitmq),has(self.soap),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
 type Service struct {
 	// timeout of a call whose caller sets none, and the longest that any call may take, from 100ms to 5m, by default 10s. A call that is
 	// not answered by then is answered 504, and the request to the system is broken off.
@@ -28,6 +28,9 @@ type Service struct {
 	// system, and an answer that does not before it reaches the caller (502). Left out, nothing is asked of them.
 	// +optional
 	OpenAPI *OpenAPI `json:"openAPI,omitempty"`
+	// custom passes calls on to a container of your own.
+	// +optional
+	Custom *CustomService `json:"custom,omitempty"`
 	// http passes calls on to an HTTP system: method, path, query, headers and body, and the answer back.
 	// +optional
 	HTTP *HTTPService `json:"http,omitempty"`

@@ -59,7 +59,7 @@ type ConnectorList struct {
 // +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.nats)) || (has(self.sink) && has(self.sink.nats)) || (has(self.service) && has(self.service.nats))) || (has(self.auth) && !has(self.auth.hmac))",message="NATS needs auth: set basic or bearer, or say `auth: {anonymous: {}}` for servers that ask for none"
 // +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.rabbitmq)) || (has(self.sink) && has(self.sink.rabbitmq)) || (has(self.service) && has(self.service.rabbitmq))) || (has(self.auth) && has(self.auth.basic))",message="RabbitMQ needs a user name and password: set `auth: {basic: {secret: {name: ...}}}`"
 // +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.sftp)) || (has(self.sink) && has(self.sink.sftp))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.ssh)) && !has(self.tls))",message="SFTP needs `auth: {ssh: {user: ..., secret: {name: ...}}}` with a private key or `auth: {basic: {secret: {name: ...}}}` with a password, and has no tls: the server is known by connection.hostKeys"
-// +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.auth.ssh) || (has(self.source) && has(self.source.sftp)) || (has(self.sink) && has(self.sink.sftp))",message="auth.ssh goes with sftp only"
+// +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.auth.ssh) || (has(self.source) && has(self.source.sftp)) || (has(self.sink) && has(self.sink.sftp)) || (has(self.source) && has(self.source.custom)) || (has(self.sink) && has(self.sink.custom)) || (has(self.service) && has(self.service.custom))",message="auth.ssh goes with sftp and custom only"
 // +kubebuilder:validation:XValidation:rule="!(has(self.source) && has(self.source.sftp)) || !has(self.replicas) || self.replicas <= 1",message="one pod takes in the files of a folder at a time: leave replicas out, or set 0 or 1"
 // +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.amqp10)) || (has(self.sink) && has(self.sink.amqp10))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="an AMQP 1.0 broker needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for one that asks for no password, or knows the client by tls.certificate"
 // +kubebuilder:validation:XValidation:rule="!((has(self.source) && has(self.source.kafka)) || (has(self.sink) && has(self.sink.kafka))) || (has(self.auth) && (has(self.auth.basic) || has(self.auth.anonymous)))",message="Kafka needs auth: set `auth: {basic: {secret: {name: ...}}}`, or say `auth: {anonymous: {}}` for a cluster that asks for no password"
@@ -115,7 +115,7 @@ type ConnectorSpec struct {
 }
 
 // Source is where messages come from: what they are called and look like, and exactly one system.
-// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.generator),has(self.http),has(self.httpPoll),has(self.kafka),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.schedule),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.custom),has(self.files),has(self.generator),has(self.http),has(self.httpPoll),has(self.kafka),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.schedule),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `source: {http: {}}`; kubectl explain connector.spec.source lists them"
 // +kubebuilder:validation:XValidation:rule="!has(self.postgres) || !has(self.format) || self.format == 'JSON' || (has(self.postgres.notify) && self.format == 'Text')",message="rows and changes of a database are JSON, and notifications JSON or Text: leave format out, and convert in the Route with `steps: [{convert: ...}]`"
 // +kubebuilder:validation:XValidation:rule="!has(self.generator) || ((!has(self.format) || self.format == 'JSON') && !(has(self.schema) && has(self.generator.size)))",message="what a generator makes is JSON, and as large as its schema makes it: leave format out, and set one of schema and generator.size"
 // +kubebuilder:validation:XValidation:rule="!has(self.httpPoll) || !has(self.httpPoll.items) || !has(self.format) || self.format == 'JSON'",message="items of a list are JSON: leave format out"
@@ -160,6 +160,9 @@ type Source struct {
 	// letters keep. It costs about 60 bytes for each place. Left out, messages carry none; requests that are answered never do.
 	// +optional
 	History bool `json:"history,omitempty"`
+	// custom takes in what a container of your own posts.
+	// +optional
+	Custom *CustomSource `json:"custom,omitempty"`
 	// files takes in the files of a folder of a volume.
 	// +optional
 	Files *FilesSource `json:"files,omitempty"`
@@ -217,8 +220,11 @@ const (
 )
 
 // Sink is where messages go: exactly one system.
-// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.http),has(self.kafka),has(self.log),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `sink: {http: {url: https://api.example/cases}}`; kubectl explain connector.spec.sink lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.custom),has(self.files),has(self.http),has(self.kafka),has(self.log),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system, for example `sink: {http: {url: https://api.example/cases}}`; kubectl explain connector.spec.sink lists them"
 type Sink struct {
+	// custom posts each message to a container of your own.
+	// +optional
+	Custom *CustomSink `json:"custom,omitempty"`
 	// files writes messages to files on a volume.
 	// +optional
 	Files *FilesSink `json:"files,omitempty"`

@@ -221,8 +221,11 @@ type EventDestination struct {
 }
 
 // Operation is exactly one, of the same system as the destination's Connector.
-// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.files),has(self.http),has(self.kafka),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system's operation, for example `operation: {http: {path: '/cases/{data.id}'}}`"
+// +kubebuilder:validation:XValidation:rule="[has(self.amqp10),has(self.custom),has(self.files),has(self.http),has(self.kafka),has(self.mail),has(self.mqtt),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.sftp),has(self.soap),has(self.stomp)].filter(x, x).size() == 1",message="set exactly one system's operation, for example `operation: {http: {path: '/cases/{data.id}'}}`"
 type Operation struct {
+	// custom is what the container is told besides each message.
+	// +optional
+	Custom *CustomRequest `json:"custom,omitempty"`
 	// files is how each message is written to a volume.
 	// +optional
 	Files *FilesWrite `json:"files,omitempty"`

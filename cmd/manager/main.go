@@ -115,6 +115,7 @@ func addChecks(mgr ctrl.Manager, f flags) error {
 type flags struct {
 	operatorNamespace, watchNamespaces    string
 	image, pullPolicy, allowedAnnotations string
+	customImages                          string
 	connectorResources, brokerResources   resources
 	connectorEnv                          env
 	fixedGroup                            bool
@@ -132,6 +133,7 @@ func parseFlags() flags {
 	flag.StringVar(&f.image, "image", "", "image of connector and broker pods; by default that of the operator's own pod, POD_NAME")
 	flag.StringVar(&f.pullPolicy, "image-pull-policy", string(corev1.PullIfNotPresent), "pull policy of that image")
 	flag.StringVar(&f.allowedAnnotations, "allowed-pod-annotations", "", "comma separated annotations that spec.template may set; one that ends in / allows all under it")
+	flag.StringVar(&f.customImages, "custom-images", "", "comma separated images that custom connectors may run: whole ones, names that allow each tag and digest, and prefixes that end in /; none when empty")
 	flag.Var(&f.connectorResources, "connector-resources", "resources of connector pods whose template has none, as requests.cpu=10m,requests.memory=32Mi,limits.memory=256Mi")
 	flag.Var(&f.brokerResources, "broker-resources", "resources of broker pods whose template has none, in the same form")
 	flag.Var(&f.connectorEnv, "connector-env", "NAME=value that is added to every connector pod (a proxy, say); may be given several times")
@@ -158,6 +160,7 @@ func (f flags) options() (controllers.Options, error) {
 	return controllers.Options{
 		OperatorNamespace: f.operatorNamespace, Image: f.image, ImagePullPolicy: corev1.PullPolicy(f.pullPolicy),
 		AllowedPodAnnotations: split(f.allowedAnnotations),
+		CustomImages:          split(f.customImages),
 		Namespaces:            split(f.watchNamespaces),
 		Connector:             f.connectorResources.ResourceRequirements, Broker: f.brokerResources.ResourceRequirements,
 		ConnectorEnv: f.connectorEnv, FixedGroup: f.fixedGroup, Workers: f.workers, Resync: f.resync, Metrics: crmetrics.Registry,

@@ -3,6 +3,7 @@ package catalog
 import (
 	"github.com/metip/metip/connectors/sdk"
 	"github.com/metip/metip/connectors/systems/amqp10"
+	"github.com/metip/metip/connectors/systems/custom"
 	"github.com/metip/metip/connectors/systems/files"
 	"github.com/metip/metip/connectors/systems/generator"
 	"github.com/metip/metip/connectors/systems/http"
@@ -24,6 +25,7 @@ import (
 func Systems() []sdk.System {
 	return []sdk.System{
 		{Name: "amqp10", Source: amqp10.NewSource, Sink: amqp10.NewSink},
+		{Name: "custom", Source: custom.NewSource, Sink: custom.NewSink, Service: custom.NewService},
 		{Name: "files", Source: files.NewSource, Sink: files.NewSink},
 		{Name: "generator", Source: generator.NewSource},
 		{Name: "http", Source: http.NewSource, Sink: http.NewSink, Service: http.NewService},

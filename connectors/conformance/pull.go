@@ -311,7 +311,7 @@ func pullRefused(t *testing.T, h *PullHarness) {
 	r.wantUp(t)
 	r.bus.Fail(sdk.ErrFull)
 	h.Put(t, 0, 10, 500)
-	fakes.Eventually(t, pullWithin, "messages are being published", func() bool { return r.bus.Calls() > 0 })
+	fakes.Eventually(t, pullWithin, "messages are being published", func() bool { return r.bus.Asked() > 0 })
 	for _, failure := range []error{sdk.ErrSuspended, errors.New("no servers")} {
 		r.bus.Fail(failure)
 		before := r.bus.Calls()

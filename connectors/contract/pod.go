@@ -26,6 +26,16 @@ const (
 	PortListener = 8080
 	// PortHealth serves /healthz, /readyz and /metrics.
 	PortHealth = 9090
+	// PortCustomBus of the loopback is where the pod takes what a custom container posts, and PortCustomContainer is where that container is asked.
+	PortCustomBus       = 9410
+	PortCustomContainer = 9411
+
+	// What a custom container finds in its environment: its role (Source, Sink or Service), the port of the loopback to listen at, the base URL to
+	// post to, and the folder of the user's own Secrets.
+	EnvCustomRole    = "METIP_ROLE"
+	EnvCustomPort    = "METIP_PORT"
+	EnvCustomBus     = "METIP_BUS"
+	EnvCustomSecrets = "METIP_SECRETS"
 
 	// EnvPodName holds the pod's own name (downward API).
 	EnvPodName = "POD_NAME"

@@ -3,6 +3,7 @@ package connector
 import (
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,6 +46,8 @@ const (
 	drainMargin    = 15 * time.Second
 	// endpointDelay is how long a listener goes on while load balancers learn that the pod leaves.
 	endpointDelay = 3
+	// customName of the user's own container.
+	customName = "custom"
 	// fileMode of everything that is mounted: the user id is arbitrary.
 	fileMode = int32(0o444)
 )
@@ -126,6 +129,9 @@ func buildDeployment(s *scope, d Defaults) *appsv1.Deployment {
 	pod.Labels[metadata.LabelConfig] = s.config.Hash
 	children.Customize(&pod, s.connector.Spec.Template)
 	limitMemory(&pod.Spec.Containers[0])
+	if own := systems.Container(s.connector); own != nil {
+		addContainer(&pod.Spec, own, s.system.Role)
+	}
 	strategy := appsv1.DeploymentStrategy{
 		Type: appsv1.RollingUpdateDeploymentStrategyType,
 		RollingUpdate: &appsv1.RollingUpdateDeployment{
@@ -166,6 +172,35 @@ func mountVolume(pod *corev1.PodSpec, v *v1alpha1.FilesVolume) {
 		// Not every file of a large volume, each time that a pod starts.
 		pod.SecurityContext.FSGroupChangePolicy = new(corev1.FSGroupChangeOnRootMismatch)
 	}
+}
+
+// addContainer of the user's own. As a sidecar it starts before the engine and ends after it, so that what is under way comes to its end. It gets the
+// user's Secrets, and nothing of the broker's.
+func addContainer(pod *corev1.PodSpec, own *v1alpha1.CustomContainer, role string) {
+	c := corev1.Container{
+		Name: customName, Image: own.Image, Command: own.Command, Args: own.Args, RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
+		Env: []corev1.EnvVar{
+			{Name: contract.EnvCustomRole, Value: role},
+			{Name: contract.EnvCustomPort, Value: strconv.Itoa(contract.PortCustomContainer)},
+			{Name: contract.EnvCustomBus, Value: "http://127.0.0.1:" + strconv.Itoa(contract.PortCustomBus)},
+			{Name: contract.EnvCustomSecrets, Value: contract.SystemDir},
+		},
+		Resources:       DefaultResources(),
+		SecurityContext: children.SecurityContext(),
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "system", MountPath: contract.SystemDir, ReadOnly: true},
+			{Name: "tmp", MountPath: "/tmp"},
+		},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+	for _, e := range own.Env {
+		c.Env = append(c.Env, corev1.EnvVar{Name: e.Name, Value: strings.ReplaceAll(e.Value, "$(", "$$(")}) // as it is
+	}
+	if own.Resources != nil {
+		c.Resources = corev1.ResourceRequirements{Requests: own.Resources.Requests.DeepCopy(), Limits: own.Resources.Limits.DeepCopy()}
+	}
+	pod.InitContainers = append(pod.InitContainers, c)
+	pod.Volumes = append(pod.Volumes, corev1.Volume{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 }
 
 func buildContainer(s *scope, d Defaults) corev1.Container {

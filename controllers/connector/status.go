@@ -113,6 +113,14 @@ var troubles = []string{
 	"CreateContainerError", "RunContainerError",
 }
 
+// podContainer names the user's own container; the engine's goes without saying.
+func podContainer(pod, container string) string {
+	if container == customName {
+		return pod + ", container " + container
+	}
+	return pod
+}
+
 // podTrouble is what keeps a pod of the present configuration from running.
 func podTrouble(s *scope) string {
 	for i := range s.pods {
@@ -120,9 +128,9 @@ func podTrouble(s *scope) string {
 		if configOf(&p.ObjectMeta) != s.wantedHash() {
 			continue
 		}
-		for _, c := range p.Status.ContainerStatuses {
+		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 			if w := c.State.Waiting; w != nil && slices.Contains(troubles, w.Reason) {
-				return fmt.Sprintf("pod %s: %s: %s", p.Name, w.Reason, w.Message)
+				return fmt.Sprintf("pod %s: %s: %s", podContainer(p.Name, c.Name), w.Reason, w.Message)
 			}
 		}
 		for _, c := range p.Status.Conditions {

@@ -14,9 +14,9 @@ import (
 	"github.com/metip/metip/controllers/internal/validate"
 )
 
-// SetupWithManager serves the webhooks. allowedAnnotations are those that pod templates may have.
-func SetupWithManager(mgr ctrl.Manager, allowedAnnotations []string) error {
-	err := ctrl.NewWebhookManagedBy(mgr, &v1alpha1.Connector{}).WithValidator(connectors{allowedAnnotations}).Complete()
+// SetupWithManager serves the webhooks, with what the operator's flags allow.
+func SetupWithManager(mgr ctrl.Manager, allowed validate.Allowed) error {
+	err := ctrl.NewWebhookManagedBy(mgr, &v1alpha1.Connector{}).WithValidator(connectors{allowed}).Complete()
 	if err != nil {
 		return err
 	}
@@ -24,10 +24,10 @@ func SetupWithManager(mgr ctrl.Manager, allowedAnnotations []string) error {
 }
 
 // connectors validates Connectors.
-type connectors struct{ allowedAnnotations []string }
+type connectors struct{ allowed validate.Allowed }
 
 func (v connectors) ValidateCreate(_ context.Context, c *v1alpha1.Connector) (admission.Warnings, error) {
-	return nil, refused("Connector", c.Name, validate.Connector(c, v.allowedAnnotations))
+	return nil, refused("Connector", c.Name, validate.Connector(c, v.allowed))
 }
 
 // ValidateUpdate looks at a spec only when it changes: what was accepted once must not keep anybody from a label or a finalizer.

@@ -32,7 +32,7 @@ const usage = `usage: cluster [-root <repository>] <command>
   env                print shell commands that point kubectl and envtest at it
   load <tar>...      import image tars into the node
   image -name <name:tag> -out <tar> -entry <path> <path>=<file>...
-                     make an image of static binaries
+                     make an image of static binaries, or of others with their libraries
   selftest           start, use, crash and stop a cluster, checking everything
 `
 

@@ -23,6 +23,10 @@ KIND_KUBECONFIG  := $(ROOT)/out/kind.conf
 IMAGE_DIR        := $(ROOT)/out/images
 METIP_TAR        := $(IMAGE_DIR)/metip.tar
 DEMO_TAR         := $(IMAGE_DIR)/demo.tar
+# The custom connector of docs/connectors/custom.md: Node.js, its libraries and the program; only where there is a Node.js.
+REGISTRY_IMG     := localhost/metip-registry:dev
+REGISTRY_TAR     := $(IMAGE_DIR)/registry.tar
+REGISTRY_PROGRAM := connectors/sdk/walkthrough/node/registry.mjs
 DEMO_MAIN        := test/demo/cmd/demo
 
 # A KUBECONFIG that is the local cluster's own (`eval "$(out/bin/cluster env)"`) changes nothing.
@@ -88,7 +92,7 @@ cluster-status: cluster-tool
 	@$(CLUSTER_TOOL) -root $(ROOT) status
 
 images-load: images cluster-up
-	@$(CLUSTER_TOOL) -root $(ROOT) load $(METIP_TAR) $(if $(wildcard $(ROOT)/$(DEMO_MAIN)/*.go),$(DEMO_TAR))
+	@$(CLUSTER_TOOL) -root $(ROOT) load $(METIP_TAR) $(if $(wildcard $(ROOT)/$(DEMO_MAIN)/*.go),$(DEMO_TAR)) $$(ls $(REGISTRY_TAR) 2>/dev/null)
 
 else ifeq ($(CLUSTER_MODE),kind)
 
@@ -152,3 +156,5 @@ ifneq ($(wildcard $(ROOT)/$(DEMO_MAIN)/*.go),)
 else
 	@echo "no $(DEMO_MAIN): the demo image $(DEMO_IMG) is left out"
 endif
+	@rm -f $(REGISTRY_TAR); ! node=$$(command -v node) || $(CLUSTER_TOOL) -root $(ROOT) image -name $(REGISTRY_IMG) -out $(REGISTRY_TAR) -entry /usr/bin/node \
+	  /usr/bin/node=$$(readlink -f $$node) /app/registry.mjs=$(ROOT)/$(REGISTRY_PROGRAM) $$(ldd $$node | awk '$$3 ~ /^\// {print $$3 "=" $$3} $$1 ~ /^\// {print $$1 "=" $$1}')

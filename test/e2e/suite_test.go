@@ -57,6 +57,11 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	if !installed {
 		DeferCleanup(func(ctx SpecContext) { Expect(on.Uninstall(ctx)).To(Succeed()) }, NodeTimeout(3*time.Minute))
 	}
+	// What an administrator decides: the image of the spec of custom connectors may run.
+	_, err = on.Run(ctx, "patch", "deployment", cluster.ManagerDeployment, "-n", cluster.OperatorNamespace, "--type=json",
+		"-p", `[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["--custom-images=`+strings.TrimSuffix(registryImage, ":dev")+`"]}]`)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(on.WaitDeployment(ctx, cluster.OperatorNamespace, cluster.ManagerDeployment)).To(Succeed())
 	DeferCleanup(nothingIsLeft, NodeTimeout(4*time.Minute))
 	DeferCleanup(func() { Expect(measured.write(filepath.Join(on.Root, "out", "e2e-measures.json"))).To(Succeed()) })
 

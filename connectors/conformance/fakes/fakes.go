@@ -77,7 +77,9 @@ type Publisher struct {
 	// waiting messages, and the most there have been.
 	waiting, crowd int
 	repeats        int
-	lost           error
+	// refused is how often Ready has said that it is not.
+	refused int
+	lost    error
 }
 
 // Lose makes Publish store what it is given and answer err nevertheless, as a broker does whose confirmation is lost; nil ends that.
@@ -154,7 +156,17 @@ func (p *Publisher) Publish(ctx context.Context, messages ...*sdk.Message) error
 func (p *Publisher) Ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.err != nil {
+		p.refused++
+	}
 	return p.err
+}
+
+// Asked is how often it was called so far, or said that it was not ready.
+func (p *Publisher) Asked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls + p.refused
 }
 
 // Stored are the messages that were confirmed, in order, each once.

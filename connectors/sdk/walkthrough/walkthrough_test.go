@@ -12,98 +12,110 @@ import (
 
 	"github.com/metip/metip/connectors/conformance"
 	"github.com/metip/metip/connectors/conformance/fakes"
+	"github.com/metip/metip/connectors/conformance/registrytest"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
 )
 
 func TestMain(m *testing.M) {
 	conformance.Add(System())
+	conformance.Add(nodePod())
 	conformance.Main()
 	os.Exit(m.Run())
 }
 
-func (s *server) secrets() map[string]string {
-	return map[string]string{contract.FileUsername: "bus", contract.FilePassword: s.password}
+// registryServer is a registry, as the suite sees it.
+type registryServer struct{ *registrytest.Server }
+
+func startServer(t *testing.T) registryServer {
+	t.Helper()
+	s, err := registrytest.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return registryServer{s}
 }
 
-func (s *server) rotate(*testing.T) map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.password = "second-password"
+func (s registryServer) start(t *testing.T) {
+	t.Helper()
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s registryServer) secrets() map[string]string {
+	return map[string]string{contract.FileUsername: registrytest.User, contract.FilePassword: s.CurrentPassword()}
+}
+
+func (s registryServer) rotate(*testing.T) map[string]string {
+	s.Rotate()
 	return s.secrets()
 }
 
-func (s *server) config() contract.Config {
+func (s registryServer) config() contract.Config {
 	return contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic, SecretName: "test-secret", Keys: []string{"username", "password"}}}
 }
 
-func TestSource(t *testing.T) {
-	conformance.PullSources(t, func(t *testing.T) *conformance.PullHarness {
-		t.Helper()
-		s := startServer(t)
-		return &conformance.PullHarness{
-			System: "registry", Options: fakes.JSON(t, options{s.address}), Config: s.config(), Secrets: s.secrets(),
-			WrongCredentials: map[string]string{contract.FilePassword: "wrong-password"}, Endpoint: s.address,
-			Put: func(_ *testing.T, from, to, size int) {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				for i := from; i < to; i++ {
-					s.waiting = append(s.waiting, record{"r" + strconv.Itoa(i), func() string {
-						return fmt.Sprintf(`{"id":%d,"padding":%q}`, i, strings.Repeat("x", size))
-					}})
-				}
-				s.wake()
-			},
-			Left: func(*testing.T) int {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return len(s.waiting) + len(s.given)
-			},
-			Window: 1, Ordered: true, Shared: true,
-			Stop:   func(*testing.T) { s.stop() },
-			Start:  s.start,
-			Rotate: s.rotate,
-		}
-	})
+func TestSource(t *testing.T) { conformance.PullSources(t, sourceHarness) }
+
+func sourceHarness(t *testing.T) *conformance.PullHarness {
+	t.Helper()
+	s := startServer(t)
+	return &conformance.PullHarness{
+		System: "registry", Options: fakes.JSON(t, options{s.Address()}), Config: s.config(), Secrets: s.secrets(),
+		WrongCredentials: map[string]string{contract.FilePassword: "wrong-password"}, Endpoint: s.Address(),
+		Put: func(_ *testing.T, from, to, size int) {
+			for i := from; i < to; i++ {
+				s.Offer(registrytest.Record{ID: "r" + strconv.Itoa(i), Body: func() string {
+					return fmt.Sprintf(`{"id":%d,"padding":%q}`, i, strings.Repeat("x", size))
+				}})
+			}
+		},
+		Left:   func(*testing.T) int { return s.Left() },
+		Window: 1, Ordered: true, Shared: true,
+		Stop:   func(*testing.T) { s.Stop() },
+		Start:  s.start,
+		Rotate: s.rotate,
+	}
 }
 
-func TestSink(t *testing.T) {
-	conformance.Sinks(t, func(t *testing.T) *conformance.SinkHarness {
-		t.Helper()
-		s := startServer(t)
-		return &conformance.SinkHarness{
-			System: "registry", Options: fakes.JSON(t, options{s.address}), Config: s.config(), Secrets: s.secrets(),
-			WrongCredentials: map[string]string{contract.FilePassword: "wrong-password"}, CheckKnowsCredentials: true, Endpoint: s.address,
-			Good: func(i, size int) *sdk.Delivery {
-				return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"padding":%q}`, i, strings.Repeat("x", size)))
-			},
-			Poison: func(i int) *sdk.Delivery {
-				return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"poison":true}`, i))
-			},
-			Stop:  func(*testing.T) { s.stop() },
-			Start: s.start,
-			Effects: func(t *testing.T) map[int]int {
-				t.Helper()
-				effects := map[int]int{}
-				for _, n := range s.arrived(t) {
-					effects[n]++
-				}
-				return effects
-			},
-			Arrived: s.arrived,
-			Slow:    func(*testing.T) func() { return s.freeze() },
-			Rotate:  s.rotate,
-		}
-	})
+func TestSink(t *testing.T) { conformance.Sinks(t, sinkHarness) }
+
+func sinkHarness(t *testing.T) *conformance.SinkHarness {
+	t.Helper()
+	s := startServer(t)
+	return &conformance.SinkHarness{
+		System: "registry", Options: fakes.JSON(t, options{s.Address()}), Config: s.config(), Secrets: s.secrets(),
+		WrongCredentials: map[string]string{contract.FilePassword: "wrong-password"}, CheckKnowsCredentials: true, Endpoint: s.Address(),
+		Good: func(i, size int) *sdk.Delivery {
+			return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"padding":%q}`, i, strings.Repeat("x", size)))
+		},
+		Poison: func(i int) *sdk.Delivery {
+			return fakes.Delivery(strconv.Itoa(i), fmt.Sprintf(`{"id":%d,"poison":true}`, i))
+		},
+		Stop:  func(*testing.T) { s.Stop() },
+		Start: s.start,
+		Effects: func(t *testing.T) map[int]int {
+			t.Helper()
+			effects := map[int]int{}
+			for _, n := range s.arrived(t) {
+				effects[n]++
+			}
+			return effects
+		},
+		Arrived: s.arrived,
+		Slow:    func(*testing.T) func() { return s.Freeze() },
+		Rotate:  s.rotate,
+	}
 }
 
 // arrived are the numbers of the records that were put.
-func (s *server) arrived(t *testing.T) []int {
+func (s registryServer) arrived(t *testing.T) []int {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	numbers := make([]int, len(s.stored))
-	for i, body := range s.stored {
+	stored := s.Stored()
+	numbers := make([]int, len(stored))
+	for i, body := range stored {
 		if _, err := fmt.Sscanf(body, `{"id":%d`, &numbers[i]); err != nil {
 			t.Fatalf("%.100q: %v", body, err)
 		}
@@ -111,38 +123,21 @@ func (s *server) arrived(t *testing.T) []int {
 	return numbers
 }
 
-func (s *server) freeze() (resume func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	frozen := make(chan struct{})
-	s.frozen = frozen
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.frozen = nil
-		close(frozen)
-	}
-}
-
 // A record that is no JSON is refused, and the ones after it come.
 func TestRecordThatCannotBeTaken(t *testing.T) {
 	s := startServer(t)
-	s.mu.Lock()
-	s.waiting = []record{{"a", func() string { return "this is no JSON" }}, {"b", func() string { return `{"id":1}` }}}
-	s.mu.Unlock()
+	s.Offer(registrytest.Record{ID: "a", Body: func() string { return "this is no JSON" }}, registrytest.Record{ID: "b", Body: func() string { return `{"id":1}` }})
 	secrets := &fakes.Secrets{}
 	secrets.Set(s.secrets())
 	config := s.config()
-	src, err := NewSource(fakes.Runtime(t, &config, secrets, nil), fakes.JSON(t, options{s.address}))
+	src, err := NewSource(fakes.Runtime(t, &config, secrets, nil), fakes.JSON(t, options{s.Address()}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	bus := &fakes.Publisher{}
 	go func() { _ = src.Run(t.Context(), bus, &fakes.Reporter{}) }()
 	fakes.Eventually(t, patience, "the good record comes, and the other is refused", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(bus.Stored()) == 1 && len(s.refused) == 1 && len(s.waiting)+len(s.given) == 0
+		return len(bus.Stored()) == 1 && s.Refused() == 1 && s.Left() == 0
 	})
 }
 

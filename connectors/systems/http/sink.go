@@ -34,6 +34,8 @@ type sink struct {
 	base    *url.URL
 	request json.RawMessage
 	tls     *tlsfiles.Client
+	// explain an answer that is not 2xx; nil where the status and an excerpt say it.
+	explain Explain
 
 	mu        sync.Mutex
 	transport *http.Transport

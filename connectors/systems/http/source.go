@@ -33,7 +33,9 @@ const (
 type source struct {
 	rt      sdk.Runtime
 	handler *handler
-	tls     atomic.Pointer[tls.Config]
+	// others answer at paths of their own; nil where the handler answers all.
+	others map[string]http.Handler
+	tls    atomic.Pointer[tls.Config]
 }
 
 // NewSource makes a source of the JSON of the API's HTTPSource.
@@ -78,7 +80,7 @@ func (s *source) Run(ctx context.Context, bus sdk.Publisher, state sdk.Reporter)
 		return fmt.Errorf("open the listener: %w", err)
 	}
 	server := &http.Server{
-		Handler:           s.handler,
+		Handler:           s.root(),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      s.handler.exchange.writeTimeout(),
@@ -105,6 +107,18 @@ func (s *source) Run(ctx context.Context, bus sdk.Publisher, state sdk.Reporter)
 		case <-timer.C:
 		}
 	}
+}
+
+func (s *source) root() http.Handler {
+	if s.others == nil {
+		return s.handler
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", s.handler)
+	for path, other := range s.others {
+		mux.Handle(path, other)
+	}
+	return mux
 }
 
 func (s *source) serve(server *http.Server, listener net.Listener) error {

@@ -36,14 +36,21 @@ func (o *operation) judge(response *http.Response, answer string, credentials *s
 		return nil
 	}
 	err := fmt.Errorf("%s: %s%s", o.endpoint, statusText(status), excerpt(answer, credentials.hidden))
+	refused, failed := contract.ReasonAuthenticationFailed, contract.ReasonConnectionFailed
+	if o.sink.explain != nil {
+		var reason string
+		if reason, err = o.sink.explain(status, answer); reason != "" {
+			refused, failed = reason, reason
+		}
+	}
 	switch {
 	case slices.Contains(o.rejectOn, status):
 		return sdk.Permanent(err)
 	case slices.Contains(o.retryOn, status):
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		err = sdk.Unavailable(contract.ReasonAuthenticationFailed, err)
+		err = sdk.Unavailable(refused, err)
 	case status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout:
-		err = sdk.Unavailable(contract.ReasonConnectionFailed, err)
+		err = sdk.Unavailable(failed, err)
 	case status == http.StatusProxyAuthRequired || status == http.StatusRequestTimeout || status == http.StatusTooEarly ||
 		status == http.StatusTooManyRequests || status >= 500:
 	case status/100 == 3:

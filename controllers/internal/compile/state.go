@@ -31,7 +31,7 @@ func NeedsState(r *v1alpha1.Route) bool {
 // KeepsPosition tells whether a source keeps its position in the state of its Integration: its system does not remember what was taken in.
 func KeepsPosition(c *v1alpha1.Connector) bool {
 	s := c.Spec.Source
-	return s != nil && (s.Generator != nil || s.HTTPPoll != nil || s.Postgres != nil && s.Postgres.Table != nil)
+	return s != nil && (s.Generator != nil || s.HTTPPoll != nil || s.Postgres != nil && s.Postgres.Table != nil || s.Custom != nil && s.Custom.Position)
 }
 
 // StateSize at which the stream of an Integration's state is full.

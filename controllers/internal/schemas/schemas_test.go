@@ -48,7 +48,7 @@ func (m *maps) put(name, version, text string) {
 
 func newResolver() (*Resolver, *maps) {
 	m := &maps{all: map[string]*corev1.ConfigMap{}}
-	return &Resolver{Watch: m, Live: m, Valid: validate.NewMemo(nil)}, m
+	return &Resolver{Watch: m, Live: m, Valid: validate.NewMemo(validate.Allowed{})}, m
 }
 
 func routeWith(sources ...*v1alpha1.SchemaSource) *v1alpha1.Route {

@@ -14,13 +14,13 @@ import (
 
 // catalog has an entry for each system and role; it answers nil for other Connectors.
 var catalog = []func(*v1alpha1.Connector) *System{
-	amqp10Source, filesSource, generatorSource, httpSource, httpPollSource, kafkaSource, mqttSource, natsSource, postgresSource, rabbitMQSource, scheduleSource, sftpSource, soapSource, stompSource,
-	amqp10Sink, filesSink, httpSink, kafkaSink, logSink, mailSink, mqttSink, natsSink, postgresSink, rabbitMQSink, sftpSink, soapSink, stompSink,
-	httpService, natsService, rabbitMQService, soapService, stubService,
+	amqp10Source, customSource, filesSource, generatorSource, httpSource, httpPollSource, kafkaSource, mqttSource, natsSource, postgresSource, rabbitMQSource, scheduleSource, sftpSource, soapSource, stompSource,
+	amqp10Sink, customSink, filesSink, httpSink, kafkaSink, logSink, mailSink, mqttSink, natsSink, postgresSink, rabbitMQSink, sftpSink, soapSink, stompSink,
+	customService, httpService, natsService, rabbitMQService, soapService, stubService,
 }
 
 // operations has an entry for each system whose operation a destination can replace.
-var operations = []func(*v1alpha1.Operation) *Operation{amqp10Operation, filesOperation, httpOperation, kafkaOperation, mailOperation, mqttOperation, natsOperation, postgresOperation, rabbitMQOperation, sftpOperation, soapOperation, stompOperation}
+var operations = []func(*v1alpha1.Operation) *Operation{amqp10Operation, customOperation, filesOperation, httpOperation, kafkaOperation, mailOperation, mqttOperation, natsOperation, postgresOperation, rabbitMQOperation, sftpOperation, soapOperation, stompOperation}
 
 func httpSource(c *v1alpha1.Connector) *System {
 	if c.Spec.Source == nil || c.Spec.Source.HTTP == nil {

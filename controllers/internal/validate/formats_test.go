@@ -59,12 +59,12 @@ func TestFormats(t *testing.T) {
 func TestSourceSchema(t *testing.T) {
 	c := &v1alpha1.Connector{}
 	c.Spec.Source = &v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{Path: "/"}, Schema: &v1alpha1.SchemaSource{Inline: `{"type":"text"}`}}
-	err := Outcome(Connector(c, nil))
+	err := Outcome(Connector(c, Allowed{}))
 	if _, e := outcome.Of(err); e == nil || e.Reason != v1alpha1.ReasonInvalidSchema || !strings.HasPrefix(err.Error(), "spec.source.schema.inline: line 1, column 9: at /type") {
 		t.Error(err)
 	}
 	c.Spec.Source.Schema.Inline = "true"
-	if err := Outcome(Connector(c, nil)); err != nil {
+	if err := Outcome(Connector(c, Allowed{})); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // Memo remembers what was found in each generation of an object, for compiling costs far more than looking.
 type Memo struct {
-	allowedAnnotations []string
+	allowed Allowed
 
 	mu    sync.Mutex
 	found map[types.UID]finding
@@ -25,9 +25,9 @@ type finding struct {
 // maxFindings before the memory is begun anew: deleted objects are not announced here.
 const maxFindings = 20000
 
-// NewMemo checks Connectors with the operator's list of allowed annotations.
-func NewMemo(allowedAnnotations []string) *Memo {
-	return &Memo{allowedAnnotations: allowedAnnotations, found: map[types.UID]finding{}}
+// NewMemo checks Connectors with what the operator's flags allow.
+func NewMemo(allowed Allowed) *Memo {
+	return &Memo{allowed: allowed, found: map[types.UID]finding{}}
 }
 
 // Route is validate.Route, remembered.
@@ -37,7 +37,7 @@ func (m *Memo) Route(r *v1alpha1.Route) field.ErrorList {
 
 // Connector is validate.Connector, remembered.
 func (m *Memo) Connector(c *v1alpha1.Connector) field.ErrorList {
-	return m.check(c.UID, c.Generation, func() field.ErrorList { return Connector(c, m.allowedAnnotations) })
+	return m.check(c.UID, c.Generation, func() field.ErrorList { return Connector(c, m.allowed) })
 }
 
 // ResolvedRoute is Route for one whose schemas have their texts; version stands for them and the generation.
@@ -47,7 +47,7 @@ func (m *Memo) ResolvedRoute(r *v1alpha1.Route, version int64) field.ErrorList {
 
 // ResolvedConnector is Connector for one whose schema has its text; version stands for it and the generation.
 func (m *Memo) ResolvedConnector(c *v1alpha1.Connector, version int64) field.ErrorList {
-	return m.check("resolved/"+c.UID, version, func() field.ErrorList { return Connector(c, m.allowedAnnotations) })
+	return m.check("resolved/"+c.UID, version, func() field.ErrorList { return Connector(c, m.allowed) })
 }
 
 func (m *Memo) check(uid types.UID, generation int64, check func() field.ErrorList) field.ErrorList {

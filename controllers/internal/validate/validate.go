@@ -14,8 +14,16 @@ import (
 	"github.com/metip/metip/controllers/internal/systems"
 )
 
+// Allowed is what the operator's flags let Connectors have, and without a flag nobody may.
+type Allowed struct {
+	// Annotations of pods; an entry that ends in / allows all under it.
+	Annotations []string
+	// Images of custom containers: whole ones, names that allow each tag and digest, and prefixes that end in /.
+	Images []string
+}
+
 // Connector checks a Connector.
-func Connector(c *v1alpha1.Connector, allowedAnnotations []string) field.ErrorList {
+func Connector(c *v1alpha1.Connector, allowed Allowed) field.ErrorList {
 	var errs field.ErrorList
 	if s, err := systems.Of(c); err != nil {
 		errs = append(errs, field.Required(field.NewPath("spec"), err.Error()))
@@ -26,11 +34,31 @@ func Connector(c *v1alpha1.Connector, allowedAnnotations []string) field.ErrorLi
 		errs = append(errs, checkKey(field.NewPath("spec", "source", "partitionKey"), c.Spec.Source.PartitionKey)...)
 		errs = append(errs, checkSchema(field.NewPath("spec", "source", "schema"), c.Spec.Source.Schema)...)
 	}
-	for _, name := range children.ForbiddenAnnotations(c.Spec.Template, allowedAnnotations) {
+	for _, name := range children.ForbiddenAnnotations(c.Spec.Template, allowed.Annotations) {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "template", "annotations").Key(name),
 			"not among the operator's --allowed-pod-annotations"))
 	}
+	if own := systems.Container(c); own != nil && !allowed.image(own.Image) {
+		s, _ := systems.Of(c)
+		errs = append(errs, field.Forbidden(field.NewPath("spec", strings.ToLower(s.Role), "custom", "image"),
+			"the operator runs no such image: ask the administrator to add it, its name or a prefix to the operator's --custom-images"))
+	}
 	return errs
+}
+
+func (a Allowed) image(image string) bool {
+	return slices.ContainsFunc(a.Images, func(entry string) bool {
+		return entry == image || entry == imageName(image) || strings.HasSuffix(entry, "/") && strings.HasPrefix(image, entry)
+	})
+}
+
+// imageName is an image without its tag and its digest.
+func imageName(image string) string {
+	name, _, _ := strings.Cut(image, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+	return name
 }
 
 // Route checks a Route.
@@ -87,6 +115,9 @@ func Outcome(errs field.ErrorList) error {
 	switch errs[0].Type {
 	case field.ErrorTypeForbidden:
 		reason = v1alpha1.ReasonAnnotationNotAllowed
+		if strings.HasSuffix(errs[0].Field, ".image") {
+			reason = v1alpha1.ReasonImageNotAllowed
+		}
 	case field.ErrorTypeRequired:
 		reason = v1alpha1.ReasonInvalidSpec
 	case field.ErrorTypeInvalid:

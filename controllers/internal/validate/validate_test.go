@@ -80,12 +80,12 @@ func TestPositions(t *testing.T) {
 		{"response", Outcome(Route(route(func(s *v1alpha1.RouteSpec) {
 			s.To, s.Call = nil, &v1alpha1.Call{Connector: "svc", Response: &v1alpha1.CallResponse{Steps: []v1alpha1.Step{{Transform: &v1alpha1.Transform{JQ: "{"}}}}}
 		}))), "spec.call.response.steps[0].transform.jq: line 1"},
-		{"a good stub", Outcome(Connector(stub(v1alpha1.StubExample{When: "data.id == 1", JQ: "{id}", Headers: map[string]v1alpha1.Template{"X-A": "{id}"}}), nil)), ""},
-		{"when", Outcome(Connector(stub(v1alpha1.StubExample{}, v1alpha1.StubExample{When: "data."}), nil)), "spec.service.stub.examples[1].when: line 1"},
-		{"stub's header", Outcome(Connector(stub(v1alpha1.StubExample{Headers: map[string]v1alpha1.Template{"X-A": "{"}}), nil)), "spec.service.stub.examples[0].headers[X-A]: line 1"},
-		{"stub's jq", Outcome(Connector(stub(v1alpha1.StubExample{JQ: ".a |"}), nil)), "spec.service.stub.examples[0].jq: line 1"},
-		{"path", Outcome(Connector(sink("/{data.}", nil), nil)), "spec.sink.http.request.path: line 1"},
-		{"header", Outcome(Connector(sink("", map[string]v1alpha1.Template{"X-A": "{"}), nil)), "spec.sink.http.request.headers[X-A]: line 1"},
+		{"a good stub", Outcome(Connector(stub(v1alpha1.StubExample{When: "data.id == 1", JQ: "{id}", Headers: map[string]v1alpha1.Template{"X-A": "{id}"}}), Allowed{})), ""},
+		{"when", Outcome(Connector(stub(v1alpha1.StubExample{}, v1alpha1.StubExample{When: "data."}), Allowed{})), "spec.service.stub.examples[1].when: line 1"},
+		{"stub's header", Outcome(Connector(stub(v1alpha1.StubExample{Headers: map[string]v1alpha1.Template{"X-A": "{"}}), Allowed{})), "spec.service.stub.examples[0].headers[X-A]: line 1"},
+		{"stub's jq", Outcome(Connector(stub(v1alpha1.StubExample{JQ: ".a |"}), Allowed{})), "spec.service.stub.examples[0].jq: line 1"},
+		{"path", Outcome(Connector(sink("/{data.}", nil), Allowed{})), "spec.sink.http.request.path: line 1"},
+		{"header", Outcome(Connector(sink("", map[string]v1alpha1.Template{"X-A": "{"}), Allowed{})), "spec.sink.http.request.headers[X-A]: line 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			switch {

@@ -127,6 +127,12 @@ var _ = Describe("What is wrong with a spec", func() {
 		annotated.Spec.Template = &v1alpha1.PodTemplate{Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": "x"}}
 		Expect(api.Create(ctx, annotated)).To(MatchError(ContainSubstring("--allowed-pod-annotations")))
 
+		own := newSource(ns, "own")
+		own.Spec.Auth, own.Spec.Source = nil, &v1alpha1.Source{Custom: &v1alpha1.CustomSource{CustomContainer: v1alpha1.CustomContainer{Image: "registry.example/miner:1"}}}
+		Expect(api.Create(ctx, own)).To(MatchError(And(ContainSubstring("spec.source.custom.image"), ContainSubstring("--custom-images"))))
+		own.Spec.Source.Custom.Image = "registry.example/own:1.4"
+		create(ctx, own)
+
 		nightly := newSource(ns, "nightly")
 		nightly.Spec.Auth, nightly.Spec.Source = nil, &v1alpha1.Source{Schedule: &v1alpha1.ScheduleSource{Cron: "61 * * * *"}}
 		Expect(api.Create(ctx, nightly)).To(MatchError(ContainSubstring("spec.source.schedule.cron")))

@@ -158,7 +158,7 @@ func startOperator() *operator {
 	ctx, o.cancel = context.WithCancel(context.Background())
 	Expect(controllers.SetupAll(ctx, mgr, controllers.Options{
 		OperatorNamespace: operatorNamespace, Image: "localhost/metip:test", Resync: resync, Certificate: o.cert, Metrics: o.metrics,
-		AllowedPodAnnotations: []string{"example.com/allowed"},
+		AllowedPodAnnotations: []string{"example.com/allowed"}, CustomImages: []string{"registry.example/own"},
 	})).To(Succeed())
 	go func() {
 		defer close(o.done)

@@ -1,4 +1,4 @@
-// Package image makes container images of static binaries without a container engine: one layer, no shell, files
+// Package image makes container images of static binaries, or of others with their libraries, without a container engine: one layer, no shell, files
 // owned by root, an unprivileged user. The same input gives the same digest.
 package image
 
@@ -7,8 +7,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/elf"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
@@ -121,7 +121,7 @@ func layerTar(binaries map[string]string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkStatic(content); err != nil {
+		if err := checkLoader(content, binaries); err != nil {
 			return nil, fmt.Errorf("%s: %w", binaries[n], err)
 		}
 		if err := file(n, 0o555, content); err != nil {
@@ -131,14 +131,23 @@ func layerTar(binaries map[string]string) ([]byte, error) {
 	return b.Bytes(), w.Close()
 }
 
-// checkStatic refuses a binary that asks for a dynamic loader: in the image it would end with "no such file".
-func checkStatic(content []byte) error {
+// checkLoader refuses a binary whose dynamic loader the image lacks: it would end with "no such file".
+func checkLoader(content []byte, binaries map[string]string) error {
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
 		return nil //nolint:nilerr // no ELF file: data is welcome
 	}
-	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
-		return errors.New("it is linked dynamically, and the image has no loader; build it with CGO_ENABLED=0")
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_INTERP {
+			continue
+		}
+		loader, err := io.ReadAll(p.Open())
+		if err != nil {
+			return err
+		}
+		if _, ok := binaries[strings.TrimRight(string(loader), "\x00")]; !ok {
+			return fmt.Errorf("it is linked dynamically, and the image lacks its loader %s; build it with CGO_ENABLED=0, or add its libraries", loader)
+		}
 	}
 	return nil
 }

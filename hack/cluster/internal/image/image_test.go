@@ -155,18 +155,22 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestADynamicBinaryIsRefused(t *testing.T) {
+func TestADynamicBinaryNeedsItsLoader(t *testing.T) {
+	const loader = "/lib64/loader.so"
 	for kind, refused := range map[elf.ProgType]bool{elf.PT_INTERP: true, elf.PT_LOAD: false} {
 		h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Phentsize: 56, Phnum: 1, Ehsize: 64, Shentsize: 64}
 		copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
 		var b bytes.Buffer
-		for _, part := range []any{h, elf.Prog64{Type: uint32(kind)}} {
+		for _, part := range []any{h, elf.Prog64{Type: uint32(kind), Off: 120, Filesz: uint64(len(loader) + 1)}, []byte(loader + "\x00")} {
 			if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := checkStatic(b.Bytes()); (err != nil) != refused {
+		if err := checkLoader(b.Bytes(), nil); (err != nil) != refused {
 			t.Errorf("%s: %v", kind, err)
+		}
+		if err := checkLoader(b.Bytes(), map[string]string{loader: "loader.so"}); err != nil {
+			t.Errorf("%s, with its loader: %v", kind, err)
 		}
 	}
 }

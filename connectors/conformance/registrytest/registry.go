@@ -1,4 +1,5 @@
-package walkthrough
+// Package registrytest is the registry of docs/write-a-connector.md: a server for tests that speaks a protocol of lines, and loses nothing that it has confirmed.
+package registrytest
 
 import (
 	"bufio"
@@ -7,27 +8,26 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
-// record is made when it is asked for: a registry's disk is no memory.
-type record struct {
-	id   string
-	body func() string
+// Record is made when it is asked for: a registry's disk is no memory.
+type Record struct {
+	ID   string
+	Body func() string
 }
 
-// server is a registry: a port, and what it has. It outlives its listener, as a registry on a disk does.
-type server struct {
+// Server is a registry: a port, and what it has. It outlives its listener, as a registry on a disk does.
+type Server struct {
 	mu       sync.Mutex
 	address  string
 	listener net.Listener
 	conns    map[net.Conn]bool
 	password string
 	// waiting are records to be taken, in their order; given are those that a connection has and has not acknowledged.
-	waiting []record
-	given   map[string]record
-	refused []record
+	waiting []Record
+	given   map[string]Record
+	refused []Record
 	// stored are the beginnings of records that were put, in the order of their arrival.
 	stored []string
 	known  map[string]bool
@@ -36,19 +36,26 @@ type server struct {
 	frozen chan struct{}
 }
 
-func startServer(t *testing.T) *server {
-	t.Helper()
-	s := &server{address: "127.0.0.1:0", password: "first-password", given: map[string]record{}, known: map[string]bool{}, more: make(chan struct{})}
-	s.start(t)
-	t.Cleanup(s.stop)
-	return s
+// User of the registry, and its first password.
+const (
+	User     = "bus"
+	Password = "first-password"
+)
+
+// Listen at host:port, 0 for one that is free. Stop it in the end.
+func Listen(address string) (*Server, error) {
+	s := &Server{address: address, password: Password, given: map[string]Record{}, known: map[string]bool{}, more: make(chan struct{})}
+	return s, s.Start()
 }
 
-func (s *server) start(t *testing.T) {
-	t.Helper()
+// Address is host:port.
+func (s *Server) Address() string { return s.address }
+
+// Start again after Stop, at the same address.
+func (s *Server) Start() error {
 	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,10 +72,11 @@ func (s *server) start(t *testing.T) {
 			go s.serve(conn)
 		}
 	}()
+	return nil
 }
 
-// stop as a crash does.
-func (s *server) stop() {
+// Stop as a crash does.
+func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.listener.Close()
@@ -77,7 +85,7 @@ func (s *server) stop() {
 	}
 }
 
-func (s *server) serve(conn net.Conn) {
+func (s *Server) serve(conn net.Conn) {
 	var taken string
 	defer func() {
 		_ = conn.Close()
@@ -107,7 +115,7 @@ func (s *server) serve(conn net.Conn) {
 		switch {
 		case verb == "HELLO":
 			s.mu.Lock()
-			known = rest == "bus "+s.password
+			known = rest == User+" "+s.password
 			s.mu.Unlock()
 			answer = "NO wrong password"
 			if known {
@@ -137,15 +145,15 @@ func (s *server) serve(conn net.Conn) {
 	}
 }
 
-func (s *server) take() string {
+func (s *Server) take() string {
 	for deadline := time.After(2 * time.Second); ; {
 		s.mu.Lock()
 		if len(s.waiting) > 0 {
 			record := s.waiting[0]
 			s.waiting = s.waiting[1:]
-			s.given[record.id] = record
+			s.given[record.ID] = record
 			s.mu.Unlock()
-			return record.id + " " + record.body()
+			return record.ID + " " + record.Body()
 		}
 		more := s.more
 		s.mu.Unlock()
@@ -157,7 +165,7 @@ func (s *server) take() string {
 	}
 }
 
-func (s *server) put(record string) string {
+func (s *Server) put(record string) string {
 	id, body, _ := strings.Cut(record, " ")
 	if strings.Contains(body, `"poison":true`) {
 		return "BAD it is poison"
@@ -173,7 +181,65 @@ func (s *server) put(record string) string {
 }
 
 // wake who waits for records. The caller holds the lock.
-func (s *server) wake() {
+func (s *Server) wake() {
 	close(s.more)
 	s.more = make(chan struct{})
+}
+
+// Offer records to be taken.
+func (s *Server) Offer(records ...Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = append(s.waiting, records...)
+	s.wake()
+}
+
+// Left is how many records were not taken for good.
+func (s *Server) Left() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting) + len(s.given)
+}
+
+// Refused are the records that were taken and put aside.
+func (s *Server) Refused() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.refused)
+}
+
+// Stored are the beginnings of the records that were put, in the order of their arrival, without what is behind their padding.
+func (s *Server) Stored() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.stored)
+}
+
+// Rotate the password; connections go on.
+func (s *Server) Rotate() (password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.password = "second-password"
+	return s.password
+}
+
+// CurrentPassword is the one that new connections need.
+func (s *Server) CurrentPassword() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.password
+}
+
+// Freeze answers nothing until resume is called.
+func (s *Server) Freeze() (resume func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	frozen := make(chan struct{})
+	s.frozen = frozen
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.frozen = nil
+		close(frozen)
+	}
 }
