@@ -40,9 +40,16 @@ type container struct {
 }
 
 func newContainer(rt sdk.Runtime, address string) *container {
-	return &container{rt, address, &http.Transport{
-		DialContext: rt.Dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxProblem, DisableCompression: true,
-	}}
+	c := &container{rt: rt, address: address}
+	c.client = &http.Transport{
+		DialContext: c.dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: maxProblem, DisableCompression: true,
+	}
+	return c
+}
+
+// dial the container and nothing else. The engine's own Dial refuses the loopback, where no system is.
+func (c *container) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", c.address)
 }
 
 func (c *container) url(path string) *url.URL {
@@ -144,6 +151,7 @@ func (c *container) runtime(listen string) sdk.Runtime {
 	config := *rt.Config
 	config.Auth, config.TLS = contract.Auth{Kind: contract.AuthAnonymous}, nil
 	rt.Config = &config
+	rt.Dial = c.dial
 	rt.Listen = func(ctx context.Context) (net.Listener, error) {
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	}
