@@ -52,7 +52,9 @@ func runtime(t *testing.T) sdk.Runtime {
 	rt := fakes.Runtime(t, &contract.Config{
 		Auth: contract.Auth{Kind: contract.AuthBasic}, Source: &contract.Source{Format: sdk.FormatJSON, EventType: "test"},
 	}, secrets, nil)
-	rt.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("the engine refuses the loopback") }
+	rt.Dial = func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("the engine refuses the loopback")
+	}
 	return rt
 }
 
