@@ -175,21 +175,37 @@ type PostgresSink struct {
 // +kubebuilder:validation:MaxLength=63
 type ColumnName string
 
-// PostgresWrite inserts a row for each message, or updates the row of the same key.
-// +kubebuilder:validation:XValidation:rule="!has(self.columns) || self.keyColumns.all(k, k in self.columns)",message="every key column must be among columns"
+// PostgresWrite writes a row for each message, or calls a function.
+// +kubebuilder:validation:XValidation:rule="has(self.table) != has(self.function)",message="set exactly one of table and function"
+// +kubebuilder:validation:XValidation:rule="has(self.table) ? !has(self.arguments) : (!has(self.keyColumns) && !has(self.columns))",message="a table has keyColumns and columns, and a function has arguments"
+// +kubebuilder:validation:XValidation:rule="!has(self.columns) || !has(self.keyColumns) || self.keyColumns.all(k, k in self.columns)",message="every key column must be among columns"
 type PostgresWrite struct {
 	// table as schema.table, or table alone for the schema public, for example custody.arrests. It has to exist.
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=127
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[^.\"[:cntrl:]]+([.][^.\"[:cntrl:]]+)?$')",message="table is schema.table, or table alone, without quotes"
-	Table string `json:"table"`
-	// keyColumns identify a row; the table needs a primary key or unique constraint over exactly these columns.
-	// +required
+	Table string `json:"table,omitempty"`
+	// function that is called with each message instead, as schema.function, or function alone for the schema public, for example custody.add_arrest. What it
+	// returns is not looked at. It has to exist, under a name of its own, and its arguments need names.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=127
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^.\"[:cntrl:]]+([.][^.\"[:cntrl:]]+)?$')",message="function is schema.function, or function alone, without quotes"
+	Function string `json:"function,omitempty"`
+	// arguments of the function and the CEL expression of each one's value, for example `{id: data.arrestId}`. Left out, the arguments are the
+	// members of the (JSON) body, under their own names.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=100
+	Arguments map[string]Expression `json:"arguments,omitempty"`
+	// keyColumns identify a row, which is updated where it is there; the table needs a primary key or unique constraint over exactly these columns. Left
+	// out, each message makes a row.
+	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	KeyColumns []ColumnName `json:"keyColumns"`
+	KeyColumns []ColumnName `json:"keyColumns,omitempty"`
 	// columns and the CEL expression of each one's value, for example `{id: data.arrestId, made: time}`. Left out, the columns are
 	// the members of the (JSON) body, under their own names.
 	// +optional

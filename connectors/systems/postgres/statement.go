@@ -67,14 +67,15 @@ func arrange(rows []*row) []*group {
 	return groups
 }
 
-// statement records the messages' ids, and upserts the rows of those that were not recorded yet. Parameters are the durable, the ids,
-// and an array for each column.
+// statement records the messages' ids, and upserts or inserts the rows of those that were not recorded yet, or calls the function with them. Parameters
+// are the durable, the ids, and an array for each column.
 func (t *table) statement(columns []*column) string {
-	var names, values, arrays, aliases, updates []string
+	var names, values, arrays, aliases, updates, arguments []string
 	for i, c := range columns {
 		alias := "c" + strconv.Itoa(i)
 		names = append(names, c.quoted)
 		values = append(values, "u."+alias+"::"+c.cast)
+		arguments = append(arguments, c.quoted+" => u."+alias+"::"+c.cast)
 		arrays = append(arrays, "$"+strconv.Itoa(i+3)+"::text[]")
 		aliases = append(aliases, alias)
 		if !slices.Contains(t.keys, c.plain) {
@@ -85,17 +86,22 @@ func (t *table) statement(columns []*column) string {
 	for i, k := range t.keys {
 		keys[i] = pgx.Identifier{k}.Sanitize()
 	}
-	action := "DO NOTHING"
-	if len(updates) > 0 {
-		action = "DO UPDATE SET " + strings.Join(updates, ", ")
+	record := "WITH new AS (INSERT INTO " + t.ledger + " (durable, message_id) SELECT $1, unnest($2::text[])" +
+		" ON CONFLICT (durable, message_id) DO NOTHING RETURNING message_id)"
+	rows := " FROM unnest($2::text[], " + strings.Join(arrays, ", ") + ") WITH ORDINALITY AS u(mid, " + strings.Join(aliases, ", ") + ", n)" +
+		" JOIN new ON new.message_id = u.mid ORDER BY u.n"
+	if t.function {
+		return record + " SELECT " + t.quoted + "(" + strings.Join(arguments, ", ") + ") FROM (SELECT u.*" + rows + ") u"
 	}
-	return "WITH new AS (INSERT INTO " + t.ledger + " (durable, message_id) SELECT $1, unnest($2::text[])" +
-		" ON CONFLICT (durable, message_id) DO NOTHING RETURNING message_id)" +
-		" INSERT INTO " + t.quoted + " (" + strings.Join(names, ", ") + ")" +
-		" SELECT " + strings.Join(values, ", ") +
-		" FROM unnest($2::text[], " + strings.Join(arrays, ", ") + ") WITH ORDINALITY AS u(mid, " + strings.Join(aliases, ", ") + ", n)" +
-		" JOIN new ON new.message_id = u.mid ORDER BY u.n" +
-		" ON CONFLICT (" + strings.Join(keys, ", ") + ") " + action
+	insert := record + " INSERT INTO " + t.quoted + " (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") + rows
+	switch {
+	case len(t.keys) == 0:
+		return insert
+	case len(updates) == 0:
+		return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO NOTHING"
+	default:
+		return insert + " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO UPDATE SET " + strings.Join(updates, ", ")
+	}
 }
 
 // add the group's statement to a batch.

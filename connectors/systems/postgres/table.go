@@ -25,12 +25,22 @@ const (
 	cleanTimeout  = time.Minute
 )
 
-// table is what the database says of a table, and the names to be used in SQL.
+// table is what the database says of a table, or of a function and its arguments, and the names to be used in SQL.
 type table struct {
-	quoted  string // "schema"."table"
-	ledger  string // "schema"."metip_received"
-	keys    []string
-	columns map[string]*column
+	function bool
+	required []string // arguments without a default
+	quoted   string   // "schema"."table"
+	ledger   string   // "schema"."metip_received"
+	keys     []string
+	columns  map[string]*column
+}
+
+// String is the table or the function, for people.
+func (t *table) String() string {
+	if t.function {
+		return "function " + t.quoted
+	}
+	return "table " + t.quoted
 }
 
 // same tells whether two looks at a table saw the same columns.
@@ -71,6 +81,90 @@ JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped`
 
+// functionsQuery has the functions of a name: what kind they are, how many arguments they take and how many of these, the last ones, have a default.
+const functionsQuery = `
+SELECT p.oid::text, p.prokind::text, p.provariadic <> 0, p.pronargs, p.pronargdefaults
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = $1 AND p.proname = $2`
+
+// argumentsQuery has the arguments that go in, in their order; one without a name has none.
+const argumentsQuery = `
+SELECT coalesce(a.name, ''), tn.nspname, t.typname, b.typname, b.typcategory::text, b.typcategory = 'A', false
+FROM pg_catalog.pg_proc p
+CROSS JOIN LATERAL (SELECT array_agg(x.name ORDER BY x.n) AS names FROM unnest(p.proargnames, p.proargmodes) WITH ORDINALITY x(name, mode, n)
+  WHERE x.mode IS NULL OR x.mode IN ('i', 'b')) i
+CROSS JOIN LATERAL unnest(p.proargtypes::oid[], i.names) WITH ORDINALITY a(type, name, n)
+JOIN pg_catalog.pg_type t ON t.oid = a.type
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+WHERE p.oid = $1::text::oid AND a.type IS NOT NULL
+ORDER BY a.n`
+
+// loadFunction reads the arguments of a function, and makes sure that there is a place for the ids of messages.
+func (s *sink) loadFunction(ctx context.Context, name string, _ []string) (*table, error) {
+	schema, plain := names(name)
+	t := &table{
+		function: true, quoted: pgx.Identifier{schema, plain}.Sanitize(), ledger: pgx.Identifier{schema, ledgerName}.Sanitize(), columns: map[string]*column{},
+	}
+	rows, err := s.pool.Query(ctx, functionsQuery, schema, plain)
+	if err != nil {
+		return nil, err
+	}
+	type found struct {
+		OID, Kind           string
+		Variadic            bool
+		Arguments, Defaults int
+	}
+	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[found])
+	switch {
+	case err != nil:
+		return nil, err
+	case len(functions) == 0:
+		return nil, s.systemErrorf("there is no %s", t)
+	case len(functions) > 1:
+		return nil, s.systemErrorf("there are %d of %s: make one under a name of its own", len(functions), t)
+	case functions[0].Kind != "f":
+		return nil, s.systemErrorf("%s is a procedure, an aggregate or a window function: make a function that calls it", t)
+	case functions[0].Variadic:
+		return nil, s.systemErrorf("%s takes any number of arguments: make one that takes an array", t)
+	case functions[0].Arguments == 0:
+		return nil, s.systemErrorf("%s takes no arguments", t)
+	}
+	if rows, err = s.pool.Query(ctx, argumentsQuery, functions[0].OID); err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for n := 0; rows.Next(); n++ {
+		c, err := scanColumn(rows)
+		if err != nil {
+			return nil, err
+		}
+		if c.plain == "" {
+			return nil, s.systemErrorf("%s has arguments without names: give them names", t)
+		}
+		t.columns[c.plain] = c
+		if n < functions[0].Arguments-functions[0].Defaults {
+			t.required = append(t.required, c.plain)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return t, s.ensureLedger(ctx, t.ledger)
+}
+
+func scanColumn(rows pgx.Rows) (*column, error) {
+	c := &column{}
+	var typeSchema, typeName, category string
+	if err := rows.Scan(&c.plain, &typeSchema, &typeName, &c.name, &category, &c.array, &c.computed); err != nil {
+		return nil, err
+	}
+	c.quoted = pgx.Identifier{c.plain}.Sanitize()
+	c.cast = pgx.Identifier{typeSchema, typeName}.Sanitize()
+	c.category = category[0]
+	return c, nil
+}
+
 // loadTable reads the columns, and makes sure that there is a place for the ids of messages.
 func (s *sink) loadTable(ctx context.Context, name string, keys []string) (*table, error) {
 	schema, plain := names(name)
@@ -84,14 +178,10 @@ func (s *sink) loadTable(ctx context.Context, name string, keys []string) (*tabl
 	}
 	defer rows.Close()
 	for rows.Next() {
-		c := &column{}
-		var typeSchema, typeName, category string
-		if err := rows.Scan(&c.plain, &typeSchema, &typeName, &c.name, &category, &c.array, &c.computed); err != nil {
+		c, err := scanColumn(rows)
+		if err != nil {
 			return nil, err
 		}
-		c.quoted = pgx.Identifier{c.plain}.Sanitize()
-		c.cast = pgx.Identifier{typeSchema, typeName}.Sanitize()
-		c.category = category[0]
 		t.columns[c.plain] = c
 	}
 	if err := rows.Err(); err != nil {

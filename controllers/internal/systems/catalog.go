@@ -161,6 +161,11 @@ func checkWrite(w *v1alpha1.PostgresWrite, path *field.Path) field.ErrorList {
 			errs = append(errs, Invalid(path.Child("columns").Key(column), string(w.Columns[column]), err))
 		}
 	}
+	for _, argument := range sortedKeys(w.Arguments) {
+		if _, err := steps.CompileValue(string(w.Arguments[argument])); err != nil {
+			errs = append(errs, Invalid(path.Child("arguments").Key(argument), string(w.Arguments[argument]), err))
+		}
+	}
 	return errs
 }
 
