@@ -6,7 +6,7 @@ import (
 
 // Service is a function that a system offers, called over the bus by request and reply: exactly one system, and how it is called. Its pods
 // share the calls. Routes call it (`call: {connector: ...}`), and so may every program with a broker user that is allowed to.
-// +kubebuilder:validation:XValidation:rule="[has(self.custom),has(self.http),has(self.nats),has(self.rabbitmq),has(self.soap),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
+// +kubebuilder:validation:XValidation:rule="[has(self.custom),has(self.http),has(self.nats),has(self.postgres),has(self.rabbitmq),has(self.soap),has(self.stub)].filter(x, x).size() == 1",message="set exactly one system, for example `service: {http: {url: https://api.example}}`; kubectl explain connector.spec.service lists them"
 type Service struct {
 	// timeout of a call whose caller sets none, and the longest that any call may take, from 100ms to 5m, by default 10s. A call that is
 	// not answered by then is answered 504, and the request to the system is broken off.
@@ -37,6 +37,9 @@ type Service struct {
 	// nats asks a subject of a NATS server of somebody else's.
 	// +optional
 	NATS *NATSService `json:"nats,omitempty"`
+	// postgres runs a query of a PostgreSQL database.
+	// +optional
+	Postgres *PostgresService `json:"postgres,omitempty"`
 	// rabbitmq asks over an exchange of a RabbitMQ server (AMQP 0.9.1), and waits for the reply.
 	// +optional
 	RabbitMQ *RabbitMQService `json:"rabbitmq,omitempty"`
@@ -110,6 +113,41 @@ type HTTPService struct {
 // +kubebuilder:validation:MaxLength=2048
 // +kubebuilder:validation:Pattern=`^[^[:cntrl:]]*$`
 type HeaderValue string
+
+// PostgresAnswer is what a call of a query is answered with.
+// +kubebuilder:validation:Enum=Rows;Row
+type PostgresAnswer string
+
+// PostgresService runs a query with what a call says, in a transaction that changes nothing, and answers with its rows as JSON: an object each, whose members are
+// the columns.
+type PostgresService struct {
+	// connection says where the database is.
+	// +required
+	Connection PostgresConnection `json:"connection"`
+	// query that is run: one SELECT, with $1, $2 and so on for the parameters, for example `SELECT id, name FROM custody.persons WHERE id = $1`.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16384
+	// +kubebuilder:validation:XValidation:rule="!self.trim().endsWith(';')",message="the query is one statement, without ; at its end"
+	Query string `json:"query"`
+	// parameters of the query: CEL expressions over the request, for example `headers["query-id"]` for the parameter `id` of its query, or `data.personId`. They
+	// are sent beside the query and never become part of its text.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Parameters []Expression `json:"parameters,omitempty"`
+	// answer is Rows (the default: a list of the rows, which may be empty) or Row (the first row itself; a query without one is answered 404, and one with
+	// several 502).
+	// +optional
+	// +default="Rows"
+	Answer PostgresAnswer `json:"answer,omitempty"`
+	// maxRows of an answer, from 1 to 10000, by default 1000; a query that has more is answered 502.
+	// +optional
+	// +default=1000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	MaxRows *int32 `json:"maxRows,omitempty"`
+}
 
 // NATSService asks whoever answers requests on a subject of a NATS server, which is not the bus: the body of the call is the body of the request.
 // Method, path and query are its headers Metip-Method, Metip-Path and Metip-Query. An answer with Nats-Service-Error-Code has that status, every

@@ -35,7 +35,7 @@ func Systems() []sdk.System {
 		{Name: "mail", Sink: mail.NewSink},
 		{Name: "mqtt", Source: mqtt.NewSource, Sink: mqtt.NewSink},
 		{Name: "nats", Source: nats.NewSource, Sink: nats.NewSink, Service: nats.NewService},
-		{Name: "postgres", Source: postgres.NewSource, Sink: postgres.NewSink},
+		{Name: "postgres", Source: postgres.NewSource, Sink: postgres.NewSink, Service: postgres.NewService},
 		{Name: "rabbitmq", Source: rabbitmq.NewSource, Sink: rabbitmq.NewSink, Service: rabbitmq.NewService},
 		{Name: "schedule", Source: schedule.NewSource},
 		{Name: "sftp", Source: sftp.NewSource, Sink: sftp.NewSink},

@@ -125,3 +125,32 @@ GRANT USAGE, CREATE ON SCHEMA public TO `+name+`; GRANT SELECT, INSERT, UPDATE O
 }
 
 func TestPostgresSink(t *testing.T) { Sinks(t, newPostgres) }
+
+func newPostgresService(t *testing.T) *ServiceHarness {
+	t.Helper()
+	h := newPostgres(t)
+	_, name, _ := strings.Cut(strings.TrimPrefix(h.Endpoint, "postgres://"), "/")
+	return &ServiceHarness{
+		System: "postgres",
+		Options: fakes.JSON(t, map[string]any{
+			"connection": map[string]any{"host": database.Host, "port": database.Port, "database": name},
+			"query":      "SELECT $1::int AS id, length($2::text) AS size FROM (SELECT CASE WHEN $3::boolean THEN pg_sleep(60) END) AS s",
+			"parameters": []string{"data.id", "data.v", "data.hang"}, "answer": "Row",
+		}),
+		Config: h.Config, Secrets: h.Secrets, WrongCredentials: h.WrongCredentials, WrongCA: h.WrongCA, Endpoint: h.Endpoint,
+		Good: func(i, size int) *sdk.Request { return asksDatabase(i, size, false) },
+		Answers: func(i int, a *sdk.Answer) bool {
+			return a.Status == 200 && strings.HasPrefix(string(a.Data), fmt.Sprintf(`{"id":%d,"size":`, i)) && a.Format == sdk.FormatJSON
+		},
+		Hang: func() *sdk.Request { return asksDatabase(0, 0, true) },
+		Stop: h.Stop, Start: h.Start, Rotate: h.Rotate,
+	}
+}
+
+func asksDatabase(i, size int, hang bool) *sdk.Request {
+	r := &sdk.Request{Method: "POST", Path: "/sizes"}
+	r.ContentType, r.Format, r.Data = "application/json", sdk.FormatJSON, fmt.Appendf(nil, `{"id":%d,"v":%q,"hang":%t}`, i, strings.Repeat("x", size), hang)
+	return r
+}
+
+func TestPostgresService(t *testing.T) { Services(t, newPostgresService) }

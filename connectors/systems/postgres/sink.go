@@ -60,7 +60,7 @@ func NewSink(rt sdk.Runtime, raw json.RawMessage) (sdk.Sink, error) {
 	return s, nil
 }
 
-func (s *sink) poolConfig() (*pgxpool.Config, error) {
+func (s *access) poolConfig() (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(noConnection)
 	if err != nil {
 		return nil, err

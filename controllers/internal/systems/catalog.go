@@ -16,7 +16,7 @@ import (
 var catalog = []func(*v1alpha1.Connector) *System{
 	amqp10Source, customSource, filesSource, generatorSource, httpSource, httpPollSource, kafkaSource, mqttSource, natsSource, postgresSource, rabbitMQSource, scheduleSource, sftpSource, soapSource, stompSource,
 	amqp10Sink, customSink, filesSink, httpSink, kafkaSink, logSink, mailSink, mqttSink, natsSink, postgresSink, rabbitMQSink, sftpSink, soapSink, stompSink,
-	customService, httpService, natsService, rabbitMQService, soapService, stubService,
+	customService, httpService, natsService, postgresService, rabbitMQService, soapService, stubService,
 }
 
 // operations has an entry for each system whose operation a destination can replace.
@@ -137,6 +137,26 @@ func postgresSource(c *v1alpha1.Connector) *System {
 	options := c.Spec.Source.Postgres
 	endpoint, port := postgresEndpoint(&options.Connection)
 	return &System{Name: "postgres", Role: RoleSource, Options: options, Ports: []int32{port}, Endpoint: endpoint}
+}
+
+func postgresService(c *v1alpha1.Connector) *System {
+	if c.Spec.Service == nil || c.Spec.Service.Postgres == nil {
+		return nil
+	}
+	options := c.Spec.Service.Postgres
+	endpoint, port := postgresEndpoint(&options.Connection)
+	return &System{
+		Name: "postgres", Role: RoleService, Options: options, Ports: []int32{port}, Endpoint: endpoint,
+		check: func(path *field.Path) field.ErrorList {
+			errs := checkOpenAPI(c.Spec.Service)
+			for i, expression := range options.Parameters {
+				if _, err := steps.CompileValue(string(expression)); err != nil {
+					errs = append(errs, Invalid(path.Child("parameters").Index(i), string(expression), err))
+				}
+			}
+			return errs
+		},
+	}
 }
 
 func postgresEndpoint(c *v1alpha1.PostgresConnection) (endpoint string, port int32) {
