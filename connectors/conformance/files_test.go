@@ -37,7 +37,11 @@ func (e fileVolume) restore(t *testing.T) {
 
 func (e fileVolume) remove(t *testing.T) {
 	t.Helper()
-	if err := os.RemoveAll(e.in); err != nil {
+	gone, err := os.MkdirTemp(e.dir, "gone-")
+	if err == nil {
+		err = os.Rename(e.in, filepath.Join(gone, "in")) // at once, whatever is being written there
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/metip/metip/connectors/conformance/fakes"
 	"github.com/metip/metip/connectors/contract"
 	"github.com/metip/metip/connectors/sdk"
+	"github.com/metip/metip/connectors/systems/internal/folder"
 )
 
 const within = 60 * time.Second
@@ -115,6 +116,31 @@ func TestAFileThatCannotBeTakenInFailsAlone(t *testing.T) {
 	failed, err := filepath.Glob(filepath.Join(dir, "in/failed/1*"))
 	if err != nil || len(failed) != 3 || exists(dir, "in/1") {
 		t.Errorf("%v %v", failed, err)
+	}
+}
+
+func TestAFolderThatGoesIsNotMadeAgain(t *testing.T) {
+	const records = folder.MaxBatch + 1 // so that the source takes a note between
+	dir, bus := t.TempDir(), &fakes.Publisher{}
+	write(t, dir, map[string]string{"in/a": strings.Repeat("{}\n", records), "kept/b": ""})
+	release := bus.Hold()
+	state, _ := start(t, dir, sdk.FormatJSON, `{`+fast+`,"doneFolder":"kept/done/2026","records":{"lines":{}}}`, bus)
+	eventually(t, "messages are being published", func() bool { n, _ := bus.Waiting(); return n > 0 })
+	if err := os.Rename(filepath.Join(dir, "in"), filepath.Join(dir, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	eventually(t, "the source is down", func() bool { err, _ := state.State(); return err != nil })
+	if exists(dir, "in") {
+		t.Fatal("the folder was made again, and nobody hears that it had gone")
+	}
+	if err := os.Rename(filepath.Join(dir, "gone"), filepath.Join(dir, "in")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file is done", func() bool { return exists(dir, "kept/done/2026/a") })
+	eventually(t, "the source is up", func() bool { err, _ := state.State(); return err == nil })
+	if got := len(bodies(bus)); got != records {
+		t.Errorf("%d messages, want %d", got, records)
 	}
 }
 

@@ -144,7 +144,7 @@ func (v volume) Remove(name string) error {
 
 // Mkdir implements folder.FS.
 func (v volume) Mkdir(name string) error {
-	return v.with(func(root *os.Root) error { return root.MkdirAll(local(name), folderMode) })
+	return v.with(func(root *os.Root) error { return root.Mkdir(name, folderMode) })
 }
 
 // Write implements folder.FS.

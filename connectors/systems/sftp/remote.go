@@ -140,7 +140,7 @@ func (t tree) Remove(name string) error {
 
 // Mkdir implements folder.FS.
 func (t tree) Mkdir(name string) error {
-	return t.with(func(s *session) error { return known(s.MkdirAll(t.at(name))) })
+	return t.with(func(s *session) error { return known(s.Client.Mkdir(t.at(name))) })
 }
 
 // Write implements folder.FS.

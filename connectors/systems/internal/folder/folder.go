@@ -44,7 +44,7 @@ type FS interface {
 	// Rename at once; a file of the new name is replaced.
 	Rename(from, to string) error
 	Remove(name string) error
-	// Mkdir makes a folder and those above it, unless they are there.
+	// Mkdir makes one folder in another one.
 	Mkdir(folder string) error
 	// Write a small file so that it is there wholly or not at all.
 	Write(name string, data []byte) error

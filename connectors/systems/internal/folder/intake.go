@@ -188,7 +188,7 @@ func (i *Intake) remember(f File, offset int64, always bool) error {
 	if err != nil {
 		return err
 	}
-	if err := i.fs.Mkdir(path.Dir(i.notePath())); err != nil {
+	if err := i.mkdir(path.Dir(i.notePath())); err != nil {
 		return err
 	}
 	i.noted = time.Now()
@@ -236,7 +236,7 @@ func (i *Intake) forget() error {
 func (i *Intake) fail(f File, why error) error {
 	text := strings.Join(strings.Fields(why.Error()), " ")
 	i.log.Warn("a file cannot be taken in", "file", f.Name, "folder", i.Failed, "reason", text)
-	if err := i.fs.Mkdir(i.Failed); err != nil {
+	if err := i.mkdir(i.Failed); err != nil {
 		return err
 	}
 	if err := i.fs.Write(path.Join(i.Failed, path.Base(f.Name)+".error"), []byte(text+"\n")); err != nil {
@@ -250,7 +250,7 @@ func (i *Intake) fail(f File, why error) error {
 
 // move a file to a folder, under another name if there is one of its name.
 func (i *Intake) move(f File, folder string) error {
-	if err := i.fs.Mkdir(folder); err != nil {
+	if err := i.mkdir(folder); err != nil {
 		return err
 	}
 	to := path.Join(folder, path.Base(f.Name))
@@ -261,4 +261,21 @@ func (i *Intake) move(f File, folder string) error {
 		return err
 	}
 	return i.fs.Rename(f.Name, to)
+}
+
+// mkdir makes a folder and those above it, unless they are there; but never the one that is read, nor what that is in: when it has gone, somebody
+// is to hear of it.
+func (i *Intake) mkdir(name string) error {
+	_, err := i.fs.Stat(name)
+	if !errors.Is(err, fs.ErrNotExist) || name == "." || name == i.Folder || strings.HasPrefix(i.Folder, name+"/") {
+		return err
+	}
+	if err := i.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	err = i.fs.Mkdir(name)
+	if _, missing := i.fs.Stat(name); missing == nil { // by another one, at the same time
+		return nil
+	}
+	return err
 }
