@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -37,10 +38,14 @@ type Reconciler struct {
 	Workers int
 	// Resync is how often the streams are looked at when nothing happens.
 	Resync time.Duration
+
+	// finalizing says since when this process finalizes.
+	finalizing func() time.Time
 }
 
 // SetupWithManager adds the controller.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.finalizing = sync.OnceValue(time.Now)
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.Integration{}).
 		Watches(&v1alpha1.Connector{}, handler.EnqueueRequestsFromMapFunc(toIntegration), builder.WithPredicates(memberChanged)).

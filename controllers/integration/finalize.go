@@ -18,11 +18,15 @@ import (
 	"github.com/metip/metip/controllers/internal/refs"
 )
 
-// deletionLimit is how long the deletion of data may hold an Integration.
-const deletionLimit = 10 * time.Minute
+const (
+	// deletionLimit is how long the deletion of data may hold an Integration.
+	deletionLimit = 10 * time.Minute
+	// namespaceLimit is the same in a namespace that goes: an operator that has just started, or a broker whose pod moves, answers within it.
+	namespaceLimit = time.Minute
+)
 
-// finalize deletes the streams, or keeps them, as the deletionPolicy says. It never hangs: without a Broker, or in a namespace that goes, the
-// Integration is released at once, otherwise after deletionLimit, and an Event says what was left behind.
+// finalize deletes the streams, or keeps them, as the deletionPolicy says. It never hangs: without a Broker the Integration is released at once,
+// in a namespace that goes after namespaceLimit, otherwise after deletionLimit, and an Event says what was left behind.
 func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 	i := s.integration
 	err := r.deleteData(ctx, s)
@@ -33,7 +37,11 @@ func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 	if nsErr != nil {
 		return nsErr
 	}
-	if mayHold(err, terminating, s.now.Sub(i.DeletionTimestamp.Time)) {
+	since := i.DeletionTimestamp.Time
+	if began := r.finalizing(); began.After(since) { // nobody has tried before
+		since = began
+	}
+	if mayHold(err, terminating, s.now.Sub(since)) {
 		return outcome.Wait(v1alpha1.ReasonDeleting, "deleting the streams: %w", err)
 	}
 	if i.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDelete && i.Status.Broker != "" {
@@ -46,9 +54,13 @@ func (r *Reconciler) finalize(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// mayHold tells whether data that could not be deleted may hold the Integration, age after its deletion began.
-func mayHold(err error, namespaceTerminating bool, age time.Duration) bool {
-	return !errors.Is(err, errNoBroker) && !namespaceTerminating && age < deletionLimit
+// mayHold tells whether data that could not be deleted may hold the Integration, for how long somebody has tried.
+func mayHold(err error, namespaceTerminating bool, tried time.Duration) bool {
+	limit := deletionLimit
+	if namespaceTerminating {
+		limit = namespaceLimit
+	}
+	return !errors.Is(err, errNoBroker) && tried < limit
 }
 
 // deleteData deletes the streams or, where they are kept, the durable consumers of Routes that are gone: nobody would move their place on.

@@ -96,7 +96,9 @@ func TestNothingHoldsADeletionForEver(t *testing.T) {
 	}{
 		{"the broker is away", away, false, time.Minute, true},
 		{"for too long", away, false, deletionLimit, false},
-		{"and so is the namespace", away, true, time.Second, false},
+		{"the namespace goes, and the operator has just started", away, true, time.Second, true},
+		{"the namespace goes, and the broker is away", away, true, namespaceLimit, false},
+		{"the namespace goes, and there is no Broker", errNoBroker, true, time.Second, false},
 		{"there is no Broker", errNoBroker, false, time.Second, false},
 	} {
 		if got := mayHold(c.err, c.terminating, c.age); got != c.hold {

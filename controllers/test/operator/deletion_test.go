@@ -117,6 +117,21 @@ var _ = Describe("Deletion", func() {
 		Eventually(gone(ctx, named(&corev1.Secret{}, ns, contract.CredentialsSecret))).Should(Succeed())
 	})
 
+	It("waits a while for a broker that does not answer when its namespace goes, too", func(ctx SpecContext) {
+		ns := newNamespace(ctx)
+		integration := newIntegration(ns)
+		create(ctx, integration)
+		expectReady(ctx, integration)
+		broker.Stop(0)
+		DeferCleanup(func() { broker.Restart(0) })
+		Eventually(condition(ctx, integration, "Programmed")).Should(HavePrefix("Unknown/BrokerNotReady"))
+		remove(ctx, named(&corev1.Namespace{}, "", ns), integration)
+		Eventually(condition(ctx, integration, "Ready")).Should(HavePrefix("False/Deleting"))
+		broker.Restart(0)
+		Eventually(gone(ctx, integration)).Should(Succeed())
+		Eventually(streamsOf(ctx, ns)).Should(BeEmpty())
+	})
+
 	It("goes quietly with its namespace, whatever goes first", func(ctx SpecContext) {
 		ns := newNamespace(ctx)
 		integration, route := newIntegration(ns), newRoute(ns, "arrests", "custody", "court")
