@@ -33,7 +33,8 @@ var _ = Describe("kubectl", func() {
 			want []string
 		}{
 			{"connector.spec", []string{"FIELDS:", "source", "sink", "auth", "proves itself", "replicas"}},
-			{"connector.spec.sink.postgres.write", []string{"keyColumns", "-required-"}},
+			{"connector.spec.sink.postgres", []string{"write", "-required-"}},
+			{"connector.spec.sink.postgres.write", []string{"keyColumns", "function"}},
 			{"route.spec.to", []string{"durable consumer"}},
 		} {
 			text, err := on.Run(ctx, "explain", words.path)
