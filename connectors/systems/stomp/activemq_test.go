@@ -99,23 +99,31 @@ func (r *running) stored(t *testing.T, n int) []*sdk.Message {
 // send messages from..to-1 to a destination, as the sink does.
 func send(t *testing.T, s *activemqtest.Server, options map[string]any, from, to int) []error {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	return sending(t, s, options)(ctx, from, to)
+}
+
+// sending is a sink until the end of the test.
+func sending(t *testing.T, s *activemqtest.Server, options map[string]any) func(ctx context.Context, from, to int) []error {
+	t.Helper()
 	rt, _ := runtime(t, activemqtest.Password)
 	made, err := NewSink(rt, fakes.JSON(t, map[string]any{"connection": connectionTo(s), "send": options}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = made.Close() }()
+	t.Cleanup(func() { _ = made.Close() })
 	op, err := made.Operation(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := make([]*sdk.Delivery, 0, to-from)
-	for i := from; i < to; i++ {
-		batch = append(batch, fakes.Delivery(fmt.Sprint(i), fmt.Sprintf(`{"id":%d,"kind":"k%d"}`, i, i%2)))
+	return func(ctx context.Context, from, to int) []error {
+		batch := make([]*sdk.Delivery, 0, to-from)
+		for i := from; i < to; i++ {
+			batch = append(batch, fakes.Delivery(fmt.Sprint(i), fmt.Sprintf(`{"id":%d,"kind":"k%d"}`, i, i%2)))
+		}
+		return op.Write(ctx, batch)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	return op.Write(ctx, batch)
 }
 
 // consume a destination with nothing of the source's: the frames as the server sends them. They are not acknowledged.
@@ -232,6 +240,64 @@ func TestActiveMQCrash(t *testing.T) {
 	}
 	if n := len(bus.Stored()); n != 50 {
 		t.Errorf("%d messages are stored, of 50", n)
+	}
+}
+
+// What was confirmed is there after a crash, whatever batch it came in.
+func TestActiveMQCrashWhileSending(t *testing.T) {
+	s, queue := broker(t)
+	write := sending(t, s, map[string]any{"destination": queue})
+	const size = 20
+	confirmed := map[string]bool{}
+	fakes.Eventually(t, within, "a batch is interrupted", func() bool {
+		from := len(confirmed)
+		if from == 5*size {
+			go s.Kill()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		for i, err := range write(ctx, from, from+size) {
+			if err != nil {
+				return true
+			}
+			confirmed[fmt.Sprintf(`{"id":%d,"kind":"k%d"}`, from+i, i%2)] = true
+		}
+		return false
+	})
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if len(confirmed) < 5*size {
+		t.Fatalf("%d messages were confirmed before the crash", len(confirmed))
+	}
+	for _, f := range consume(t, s, queue, len(confirmed)) {
+		delete(confirmed, string(f.body))
+	}
+	for body := range confirmed {
+		t.Errorf("%s was confirmed, and is lost", body)
+	}
+}
+
+// One message of a batch that the broker refuses: those before it are sent, and it ends the connection for those behind it.
+func TestActiveMQRefusesOneOfABatch(t *testing.T) {
+	s, queue := broker(t)
+	name := strings.TrimPrefix(queue, "/queue/test.")
+	const refused = 3
+	results := send(t, s, map[string]any{"destination": fmt.Sprintf("/queue/{data.id == %d ? 'secret.a' : 'test.%s'}", refused, name)}, 0, 6)
+	for i, err := range results {
+		var unavailable *sdk.UnavailableError
+		if i < refused && err != nil || i >= refused && (!errors.As(err, &unavailable) || unavailable.Reason != contract.ReasonAuthenticationFailed) {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	there := map[string]bool{}
+	for _, f := range consume(t, s, queue, refused) {
+		there[string(f.body)] = true
+	}
+	for i := range refused {
+		if body := fmt.Sprintf(`{"id":%d,"kind":"k%d"}`, i, i%2); !there[body] {
+			t.Errorf("%s was confirmed, and is not there", body)
+		}
 	}
 }
 

@@ -65,6 +65,9 @@ type link struct {
 	maxBody  int
 	// old: STOMP 1.1, whose acknowledgements name the message.
 	old bool
+	// flushes its disk for each receipt: ActiveMQ, and nobody else that is known. To others the end of a transaction is no more than that, while a receipt
+	// for a message says that they have it.
+	flushes bool
 	// patience is how long the server may be silent; 0 for as long as it likes.
 	patience time.Duration
 	// every so often the server is to hear of us; 0 never.
@@ -113,6 +116,7 @@ func (l *link) greet(o *connectionOptions, c cluster.Conn, auth contract.AuthKin
 	default:
 		return fmt.Errorf("the server speaks STOMP %.10q, and not 1.1 or 1.2", v)
 	}
+	l.flushes = strings.HasPrefix(answer.get("server"), "ActiveMQ/")
 	theirs, ours, _ := strings.Cut(answer.get(hdrHeartBeat), ",")
 	if ms, err := strconv.Atoi(strings.TrimSpace(theirs)); err == nil && ms > 0 && beat > 0 {
 		l.patience = 3 * time.Duration(max(int64(ms), beat)) * time.Millisecond

@@ -123,7 +123,7 @@ func decodeSend(raw json.RawMessage) (o sendOptions, err error) {
 // reserved headers are the protocol's, or what the connector itself says.
 func reserved(name string) bool {
 	switch name {
-	case "", hdrDestination, hdrContentType, hdrContentLength, hdrReceipt, hdrMessageID, hdrSubscription, hdrAck, hdrID, "transaction", "persistent", "expires", "priority",
+	case "", hdrDestination, hdrContentType, hdrContentLength, hdrReceipt, hdrMessageID, hdrSubscription, hdrAck, hdrID, hdrTransaction, "persistent", "expires", "priority",
 		contract.HeaderTraceParent, contract.HeaderTraceState:
 		return true
 	}

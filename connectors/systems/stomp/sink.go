@@ -259,7 +259,7 @@ func (w *sender) wait(ctx context.Context, receipt string, c chan error) error {
 func (w *sender) alive(ctx context.Context) error {
 	receipt, c := w.ask()
 	id := "check-" + receipt
-	if err := w.send(ctx, newFrame("BEGIN", "transaction", id), newFrame("ABORT", "transaction", id, hdrReceipt, receipt)); err != nil {
+	if err := w.send(ctx, newFrame("BEGIN", hdrTransaction, id), newFrame("ABORT", hdrTransaction, id, hdrReceipt, receipt)); err != nil {
 		w.forget(receipt)
 		return err
 	}
@@ -334,37 +334,79 @@ func (o *operation) MaxBatch() int { return maxSend }
 // Write sends the messages in their order, and waits for the server's receipts.
 func (o *operation) Write(ctx context.Context, batch []*sdk.Delivery) []error {
 	results := make([]error, len(batch))
-	w, err := o.sink.sender(ctx)
-	if err != nil {
+	fail := func(err error) []error {
 		for i := range results {
-			results[i] = err
+			if results[i] == nil {
+				results[i] = err
+			}
 		}
 		return results
 	}
-	type waiting struct {
-		at      int
-		receipt string
-		c       chan error
+	w, err := o.sink.sender(ctx)
+	if err != nil {
+		return fail(err)
 	}
 	var frames []*frame
-	var sent []waiting
+	var at []int
 	for i, d := range batch {
 		f, err := o.frame(d)
 		if err != nil {
 			results[i] = sdk.Permanent(fmt.Errorf("%s: %w", w.link.endpoint, err))
 			continue
 		}
-		receipt, c := w.ask()
-		f.set(hdrReceipt, receipt)
-		frames, sent = append(frames, f), append(sent, waiting{i, receipt, c})
+		frames, at = append(frames, f), append(at, i)
 	}
-	err = w.send(ctx, frames...)
-	for _, s := range sent {
-		answer := w.wait(ctx, s.receipt, s.c)
-		if answer != nil && err != nil {
-			answer = err
+	if w.link.flushes && len(frames) > 1 {
+		err := w.together(ctx, frames)
+		var answer *errServer
+		if err == nil || !errors.As(err, &answer) {
+			return fail(err)
 		}
-		results[s.at] = o.judge(w, answer)
+		// One of them is to blame, and which one the server only says when each has a receipt of its own.
+		if w, err = o.sink.sender(ctx); err != nil {
+			return fail(err)
+		}
+	}
+	for n, err := range w.singly(ctx, frames) {
+		results[at[n]] = o.judge(w, err)
+	}
+	return results
+}
+
+// together sends frames in a transaction, with a receipt for all of them.
+func (w *sender) together(ctx context.Context, frames []*frame) error {
+	receipt, c := w.ask()
+	id := "batch-" + receipt
+	all := append(make([]*frame, 0, len(frames)+2), newFrame("BEGIN", hdrTransaction, id))
+	for _, f := range frames {
+		f.set(hdrTransaction, id)
+		all = append(all, f)
+	}
+	defer func() {
+		for _, f := range frames {
+			f.headers = f.headers[:len(f.headers)-1]
+		}
+	}()
+	if err := w.send(ctx, append(all, newFrame("COMMIT", hdrTransaction, id, hdrReceipt, receipt))...); err != nil {
+		w.forget(receipt)
+		return err
+	}
+	return w.wait(ctx, receipt, c)
+}
+
+// singly sends frames that have a receipt each.
+func (w *sender) singly(ctx context.Context, frames []*frame) []error {
+	results := make([]error, len(frames))
+	receipts, answers := make([]string, len(frames)), make([]chan error, len(frames))
+	for i, f := range frames {
+		receipts[i], answers[i] = w.ask()
+		f.set(hdrReceipt, receipts[i])
+	}
+	err := w.send(ctx, frames...)
+	for i := range frames {
+		if results[i] = w.wait(ctx, receipts[i], answers[i]); results[i] != nil && err != nil {
+			results[i] = err
+		}
 	}
 	return results
 }

@@ -35,6 +35,7 @@ const (
 	hdrMessage       = "message"
 	hdrMessageID     = "message-id"
 	hdrReceipt       = "receipt"
+	hdrTransaction   = "transaction"
 	hdrReceiptID     = "receipt-id"
 	hdrSubscription  = "subscription"
 	hdrVersion       = "version"
