@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,73 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// run a source until the test is over.
+func run(t *testing.T, s *kafkatest.Server, options map[string]any, bus *fakes.Publisher, state *fakes.Reporter) {
+	t.Helper()
+	cert, key, err := s.CA.Issue(time.Now().Add(time.Hour), "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := &fakes.Secrets{}
+	secrets.Set(map[string]string{"username": "bus", "password": "first-password", "ca.crt": s.CA.PEM, contract.FileTLSCert: cert, contract.FileTLSKey: key})
+	config := &contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic}, TLS: &contract.TLS{CA: true, Certificate: true}}
+	config.Source = &contract.Source{EventType: "case", Format: sdk.FormatJSON}
+	source, err := NewSource(fakes.Runtime(t, config, secrets, nil), fakes.JSON(t, options))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- source.Run(t.Context(), bus, state) }()
+	t.Cleanup(func() {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is small in the cluster and large in memory comes a part at a time; what is too large at all is named.
+func TestBatchesThatExpand(t *testing.T) {
+	const records, size, inMemory = 64, 2 << 20, 48 << 20
+	s := kafkatest.Start(t, "bus", "first-password")
+	s.Create(t, "cases", 2)
+	put := func(from, to, size int) {
+		client := s.Client(t, kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(48<<20), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		defer client.Close()
+		for i := from; i < to; i++ { // each in a batch of its own
+			value := fmt.Appendf(nil, `{"id":%d%s}`, i, strings.Repeat(" ", size))
+			if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "cases", Partition: int32(i % 2), Value: value}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(0, records, size)
+	runtime.GC()
+	var before, held runtime.MemStats
+	runtime.ReadMemStats(&before)
+	bus, state := &fakes.Publisher{}, &fakes.Reporter{}
+	release := bus.Hold()
+	run(t, s, map[string]any{"connection": map[string]any{"servers": []string{s.Address()}}, "topics": []string{"cases"}, "group": "bus"}, bus, state)
+	fakes.Eventually(t, time.Minute, "the first are published", func() bool { now, _ := bus.Waiting(); return now > 0 })
+	runtime.GC()
+	runtime.ReadMemStats(&held)
+	if grown := int64(held.HeapAlloc) - int64(before.HeapAlloc); grown > inMemory {
+		t.Errorf("%d bytes are held at once, want %d at most", grown, inMemory)
+	}
+	release()
+	fakes.Eventually(t, time.Minute, "all are on the bus", func() bool { return len(bus.Stored()) == records })
+	if n := bus.Repeats(); n != 0 {
+		t.Errorf("%d came twice", n)
+	}
+	if err, _ := state.State(); err != nil {
+		t.Errorf("the state is %v", err)
+	}
+	put(records, records+1, maxExpandedBatch)
+	fakes.Eventually(t, time.Minute, "the source names the batch", func() bool {
+		err, _ := state.State()
+		return err != nil && strings.Contains(err.Error(), "topic cases: partition 0: the batch at offset 32 expands to more than") && strings.Contains(err.Error(), "offset to 33")
+	})
+}
+
 // What the bus can never take goes to the topic of dead letters, as it was, and the rest comes.
 func TestDeadLetters(t *testing.T) {
 	s := kafkatest.Start(t, "bus", "first-password")
@@ -123,30 +191,9 @@ func TestDeadLetters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cert, key, err := s.CA.Issue(time.Now().Add(time.Hour), "client")
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets := &fakes.Secrets{}
-	secrets.Set(map[string]string{"username": "bus", "password": "first-password", "ca.crt": s.CA.PEM, contract.FileTLSCert: cert, contract.FileTLSKey: key})
-	config := &contract.Config{Auth: contract.Auth{Kind: contract.AuthBasic}, TLS: &contract.TLS{CA: true, Certificate: true}}
-	config.Source = &contract.Source{EventType: "case", Format: sdk.FormatJSON}
 	options := map[string]any{"connection": map[string]any{"servers": []string{s.Address()}}, "topics": []string{"cases"}, "group": "bus"}
-	run := func(bus *fakes.Publisher, state *fakes.Reporter) {
-		source, err := NewSource(fakes.Runtime(t, config, secrets, nil), fakes.JSON(t, options))
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- source.Run(t.Context(), bus, state) }()
-		t.Cleanup(func() {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		})
-	}
 	bus, state := &fakes.Publisher{}, &fakes.Reporter{}
-	run(bus, state)
+	run(t, s, options, bus, state)
 	fakes.Eventually(t, time.Minute, "the source says what it waits at", func() bool {
 		err, _ := state.State()
 		return err != nil && strings.Contains(err.Error(), "topic cases, partition 0, offset 1 cannot be taken")
@@ -156,7 +203,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	options["deadLetter"], options["group"] = "refused", "other"
 	bus = &fakes.Publisher{}
-	run(bus, &fakes.Reporter{})
+	run(t, s, options, bus, &fakes.Reporter{})
 	fakes.Eventually(t, time.Minute, "the others are on the bus", func() bool { return len(bus.Stored()) == 2 })
 	dead := s.Records(t, "refused", 1)
 	if len(dead) != 1 || string(dead[0].Value) != `{"id":` || string(dead[0].Key) != "k" {

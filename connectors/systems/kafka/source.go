@@ -21,8 +21,8 @@ const (
 	// maxBatch of records that are published together, and the bytes of their values.
 	maxBatch      = 256
 	maxBatchBytes = 4 << 20
-	// maxFetch is what one answer of a broker holds; a record that is larger comes alone.
-	maxFetch = 8 << 20
+	// maxFetch is what one answer of a broker holds, as it is stored; a batch that is larger comes alone.
+	maxFetch = 1 << 20
 	// sessionTimeout is how long the partitions of a pod that has died are nobody's.
 	sessionTimeout = 10 * time.Second
 	// lookEvery is how often the cluster is asked for a sign of life while nothing comes.
@@ -105,13 +105,17 @@ func (s *source) session(ctx context.Context, bus sdk.Publisher, state sdk.Repor
 	if s.options.Start == startNow {
 		offset = kgo.NewOffset().AtEnd()
 	}
+	decompressor, err := newDecompressor()
+	if err != nil {
+		return false, err
+	}
 	r := &reader{source: s, bus: bus, state: state, gone: make(chan struct{})}
 	client, made, err := s.client(
 		kgo.ConsumerGroup(s.options.Group), kgo.ConsumeTopics(s.options.Topics...), kgo.ConsumeStartOffset(offset), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(sessionTimeout/4), kgo.RebalanceTimeout(30*time.Second),
-		kgo.FetchMaxPartitionBytes(maxFetch/2), kgo.MaxConcurrentFetches(1), kgo.FetchMaxWait(time.Second),
-		kgo.MaxDecompressBatchBytes(2*maxFrame), kgo.WithHooks(r))
+		kgo.FetchMaxPartitionBytes(maxFetch), kgo.MaxConcurrentFetches(1), kgo.FetchMaxWait(time.Second),
+		kgo.WithDecompressor(decompressor), kgo.WithHooks(r, decompressor))
 	if err != nil {
 		return false, err
 	}
@@ -242,9 +246,13 @@ func (r *reader) poll(ctx context.Context) ([]*kgo.Record, error) {
 	defer cancel()
 	fetches := r.client.PollRecords(inner, maxBatch)
 	var failure error
-	fetches.EachError(func(topic string, _ int32, err error) {
+	fetches.EachError(func(topic string, partition int32, err error) {
+		var large *kgo.ErrDecompressTooLarge
 		switch {
-		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, errExpanded):
+		case errors.As(err, &large):
+			failure = r.topicError(topic, fmt.Errorf("partition %d: the batch at offset %d expands to more than %d bytes; move the group's offset to %d to pass over it",
+				partition, large.Offset, maxExpandedBatch, large.NextOffset))
 		case topic != "":
 			failure = r.topicError(topic, err)
 		default:
